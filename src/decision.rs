@@ -1,0 +1,312 @@
+//! What a decision is made on, and what it says: accounts and claims of who one is, questions and verdicts.
+//!
+//! The session asks in these words, the account store and the policy answer in them. A refusal has two audiences: the
+//! client hears `reply`, the operator reads `reason`. An `Err` always means "could not tell": a wrong password is an
+//! answer, not an error.
+
+use std::fmt;
+use std::num::NonZeroU64;
+use std::path::Path;
+use std::sync::Arc;
+
+use ipnet::IpNet;
+
+use crate::secret::Secret;
+use crate::smtp::address::{Domain, ForwardPath, Mailbox, ReversePath};
+use crate::smtp::reply::Reply;
+
+/// A place in a configuration file: what `explain` and warnings point at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Origin {
+    /// The file, as configured.
+    pub file: Arc<Path>,
+    /// The line, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.file.display(), self.line)
+    }
+}
+
+/// A limit that can be lifted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Limit {
+    /// At most so many.
+    AtMost(NonZeroU64),
+    /// No limit; written `"unlimited"`.
+    Unlimited,
+}
+
+/// One entry of `send_as`: which addresses an account may send as.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SenderPattern {
+    /// `alice@example.org`, and by that `alice+anything@example.org`.
+    Address(Mailbox),
+    /// `*`: any mailbox.
+    Any,
+    /// `*@example.org`: any mailbox of exactly this domain.
+    Domain(Domain),
+    /// `<>`: the null reverse-path.
+    Null,
+}
+
+/// Why a text is not a [`SenderPattern`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an address, `*@domain`, `*` or `<>`")]
+pub struct SenderPatternError(pub String);
+
+impl SenderPattern {
+    /// Parses an entry of `send_as`. Domains may be written in Unicode.
+    pub fn parse(text: &str) -> Result<Self, SenderPatternError> {
+        let error = || SenderPatternError(text.to_owned());
+        match text {
+            "*" => Ok(Self::Any),
+            "<>" => Ok(Self::Null),
+            _ => match text.strip_prefix("*@") {
+                Some(domain) => Domain::parse_international(domain)
+                    .map(Self::Domain)
+                    .map_err(|_| error()),
+                None => Mailbox::parse_international(text)
+                    .map(Self::Address)
+                    .map_err(|_| error()),
+            },
+        }
+    }
+
+    /// Whether the pattern allows `mailbox`.
+    ///
+    /// Local parts are compared without regard to the case of ASCII letters: RFC 5321 section 2.4 discourages relying
+    /// on it, and people write their own address in either. What follows a `+` is the owner's own business
+    /// (RFC 5233).
+    pub fn allows(&self, mailbox: &Mailbox) -> bool {
+        match self {
+            Self::Address(own) => {
+                let (own_local, local) = (own.local_part().as_str(), mailbox.local_part().as_str());
+                let base = local.split_once('+').map_or(local, |(base, _)| base);
+                own.domain().same_as(mailbox.domain())
+                    && (own_local.eq_ignore_ascii_case(local)
+                        || own_local.eq_ignore_ascii_case(base))
+            }
+            Self::Any => true,
+            Self::Domain(domain) => domain.same_as(mailbox.domain()),
+            Self::Null => false,
+        }
+    }
+
+    /// Whether the pattern allows the reverse-path.
+    pub fn allows_reverse_path(&self, path: &ReversePath) -> bool {
+        match path {
+            ReversePath::Mailbox(mailbox) => self.allows(mailbox),
+            ReversePath::Null => *self == Self::Null,
+        }
+    }
+}
+
+impl fmt::Display for SenderPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Address(mailbox) => mailbox.fmt(f),
+            Self::Any => f.write_str("*"),
+            Self::Domain(domain) => write!(f, "*@{domain}"),
+            Self::Null => f.write_str("<>"),
+        }
+    }
+}
+
+/// One account, as the accounts file describes it, without its password.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// What the client logs in as, in its compared form (SASLprep, domain part in lower case).
+    pub name: String,
+    /// Whether it may log in at all.
+    pub enabled: bool,
+    /// From which networks it may log in; empty means from everywhere.
+    pub allow_from: Vec<IpNet>,
+    /// What it may send as, each with its place in the file. Never empty unless its own name is no address.
+    pub send_as: Vec<(SenderPattern, Origin)>,
+    /// `None`: what `[limits.account]` says.
+    pub messages_per_hour: Option<Limit>,
+    /// `None`: what `[limits.account]` says.
+    pub recipients_per_day: Option<Limit>,
+    /// The operator's own remark.
+    pub note: Option<String>,
+    /// Where it stands in the accounts file.
+    pub origin: Origin,
+}
+
+/// Who a client claims to be: what a finished SASL exchange has to say.
+#[derive(Clone, Debug)]
+pub enum Claim {
+    /// A name and a password (PLAIN, RFC 4616; LOGIN).
+    Password {
+        /// Whom the client wants to act for; empty means for itself.
+        authorization_identity: String,
+        /// Whose password it brings. Any text: not prepared yet.
+        authentication_identity: String,
+        /// The password, as octets.
+        password: Secret,
+    },
+}
+
+/// The answer to a [`Claim`].
+#[derive(Clone, Debug)]
+pub enum Authentication {
+    /// It is who it claims to be.
+    Accept(Arc<Account>),
+    /// It is not, or may not.
+    Refuse {
+        /// For the operator; the client hears the same for all.
+        reason: RefusedLogin,
+        /// The name to put into the log: an account that exists, or a name that is plainly a slip of the pen for one.
+        /// Any other text stays out, because people type passwords into the wrong field.
+        name: Option<String>,
+    },
+}
+
+/// Why a login was refused. Its text is the `reason` of `auth.refused` and stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RefusedLogin {
+    /// The client's address is in none of `allow_from`.
+    #[error("address not in allow_from")]
+    AddressNotAllowed,
+    /// The authorization identity is not the account's own name.
+    #[error("authorization identity is not the login")]
+    AuthorizationIdentity,
+    /// `disabled = true`.
+    #[error("account is disabled")]
+    Disabled,
+    /// No account of this name.
+    #[error("no such account")]
+    UnknownAccount,
+    /// The name or the password holds what SASLprep forbids, or is empty.
+    #[error("name or password is empty or holds forbidden characters")]
+    Unusable,
+    /// The password does not match.
+    #[error("wrong password")]
+    WrongPassword,
+}
+
+/// The credentials could not be checked: a fault or an overload of ours, never the client's.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct Unavailable(pub String);
+
+/// What the session asks the policy.
+#[derive(Clone, Copy, Debug)]
+pub enum Question<'a> {
+    /// After the header section: may the message say that it is from these?
+    Author {
+        /// All addresses of the From field.
+        from: &'a [Mailbox],
+        /// The address of the Sender field, where there is one.
+        sender: Option<&'a Mailbox>,
+    },
+    /// After the whole message, right before the commit: does it fit the account's limits? `Allow` uses them up.
+    Message {
+        /// How many recipients it has.
+        recipients: u64,
+    },
+    /// RCPT.
+    Recipient {
+        /// Who is to get it.
+        forward_path: &'a ForwardPath,
+        /// How many recipients the message has already.
+        accepted: u64,
+    },
+    /// MAIL.
+    Sender {
+        /// Who it is from.
+        reverse_path: &'a ReversePath,
+    },
+}
+
+/// Which rule decided, and where it is written. `explain` shows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rule {
+    /// Its configuration key, or a short name for a rule that has none.
+    pub name: &'static str,
+    /// Where it is configured; `None` for a default or a rule that is built in.
+    pub origin: Option<Origin>,
+}
+
+/// The answer to a [`Question`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Yes, by this rule.
+    Allow(Rule),
+    /// No.
+    Refuse(Refusal),
+}
+
+/// A no: what the client hears and what the operator reads.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    /// For the client.
+    pub reply: Reply,
+    /// For the operator: what exactly was wrong. Goes into the log as `reason`, escaped there.
+    pub reason: String,
+    /// Which rule refused.
+    pub rule: Option<Rule>,
+}
+
+impl Refusal {
+    /// A refusal by no configured rule.
+    pub fn new(reply: Reply, reason: impl Into<String>) -> Self {
+        Self {
+            reply,
+            reason: reason.into(),
+            rule: None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        let mailbox = |text: &str| Mailbox::parse(text.as_bytes()).unwrap();
+        for (pattern, address, allowed) in [
+            ("alice@example.org", "alice@example.org", true),
+            ("alice@example.org", "Alice@EXAMPLE.org", true),
+            ("alice@example.org", "alice+lists@example.org", true),
+            ("alice@example.org", "alice+@example.org", true),
+            ("alice@example.org", "+alice@example.org", false),
+            ("alice@example.org", "alicex@example.org", false),
+            ("alice@example.org", "alice@sub.example.org", false),
+            ("alice@example.org", "alice@[192.0.2.1]", false),
+            ("alice+work@example.org", "alice+work@example.org", true),
+            ("alice+work@example.org", "alice@example.org", false),
+            ("alice+work@example.org", "alice+work+2@example.org", false),
+            ("*@example.org", "bob@example.org", true),
+            ("*@example.org", "bob@sub.example.org", false),
+            ("*@b\u{fc}cher.example", "bob@xn--bcher-kva.example", true),
+            ("*", "anybody@anywhere.example", true),
+            ("<>", "bob@example.org", false),
+        ] {
+            let parsed = SenderPattern::parse(pattern).unwrap();
+            assert_eq!(
+                parsed.allows(&mailbox(address)),
+                allowed,
+                "{pattern} {address}"
+            );
+        }
+        assert!(SenderPattern::Null.allows_reverse_path(&ReversePath::Null));
+        assert!(!SenderPattern::Any.allows_reverse_path(&ReversePath::Null));
+        for bad in [
+            "",
+            "alice",
+            "*@",
+            "@example.org",
+            "*@*",
+            "*.example.org",
+            "a b@example.org",
+            "*@a..b",
+        ] {
+            assert!(SenderPattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+}

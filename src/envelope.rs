@@ -1,0 +1,254 @@
+//! The envelope of a message (RFC 5598 section 4.1): who it is from, who shall get it, how it came to us.
+//!
+//! Its JSON form, version 1, is part of the contract with whoever sees the message onward: fields are only ever added,
+//! and absent means not given.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use crate::clock::Timestamp;
+
+/// The version that this program writes.
+pub const ENVELOPE_VERSION: u32 = 1;
+
+/// The name of a message in the queue: 26 characters that sort by time of acceptance.
+///
+/// It is a UUID version 7 (RFC 9562 section 5.7) in Crockford's base 32, lower case: 48 bits of milliseconds, then a
+/// counter and chance. Parsing accepts exactly this form, so an id is always safe as part of a file name.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct MessageId(String);
+
+/// A text that is not a [`MessageId`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("not a message id: an id is 26 characters of 0-9 and a-z without i, l, o, u")]
+pub struct MessageIdError;
+
+const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+const ID_LENGTH: usize = 26;
+
+impl MessageId {
+    /// The id that 128 bits stand for. Greater numbers sort behind smaller ones.
+    pub fn from_bits(bits: u128) -> Self {
+        let digit = |index: usize| {
+            char::from(ALPHABET[(bits >> (5 * (ID_LENGTH - 1 - index))) as usize & 31])
+        };
+        Self((0..ID_LENGTH).map(digit).collect())
+    }
+
+    /// The id's text.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for MessageId {
+    type Err = MessageIdError;
+
+    fn from_str(text: &str) -> Result<Self, MessageIdError> {
+        let well_formed =
+            text.len() == ID_LENGTH && text.bytes().all(|byte| ALPHABET.contains(&byte));
+        // 26 digits hold 130 bits: the first one has only three of its five.
+        if well_formed && text.as_bytes()[0] <= b'7' {
+            Ok(Self(text.to_owned()))
+        } else {
+            Err(MessageIdError)
+        }
+    }
+}
+
+impl fmt::Display for MessageId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl TryFrom<String> for MessageId {
+    type Error = MessageIdError;
+
+    fn try_from(text: String) -> Result<Self, MessageIdError> {
+        text.parse()
+    }
+}
+
+impl From<MessageId> for String {
+    fn from(id: MessageId) -> Self {
+        id.0
+    }
+}
+
+/// Everything that is known of a message beside its content.
+///
+/// Addresses are kept as text in the form that SMTP writes; they came from parsed paths.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Envelope {
+    /// [`ENVELOPE_VERSION`].
+    pub version: u32,
+    /// The message's name in the queue.
+    #[serde(with = "id_text")]
+    pub id: MessageId,
+    /// When DATA was accepted.
+    #[serde(with = "milliseconds")]
+    pub received_at: Timestamp,
+    /// Which account sent it.
+    pub account: String,
+    /// The reverse-path without brackets; empty for the null one.
+    pub reverse_path: String,
+    /// Who shall get it; never empty.
+    pub recipients: Vec<Recipient>,
+    /// Octets in the `.eml`. The queue fills it in when it commits.
+    pub size: u64,
+    /// BODY= of RFC 6152.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub body: Option<Body>,
+    /// SMTPUTF8 of RFC 6531.
+    #[serde(default)]
+    pub smtputf8: bool,
+    /// AUTH= of RFC 4954 section 5, decoded: who is said to have first submitted it; `<>` if that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub auth: Option<String>,
+    /// Who handed it to us, and how.
+    pub client: Client,
+}
+
+/// One recipient.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recipient {
+    /// The forward-path without brackets and source route.
+    pub forward_path: String,
+}
+
+/// What the client said of the body's octets (RFC 6152).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Body {
+    /// Octets above 127 may occur.
+    #[serde(rename = "8BITMIME")]
+    EightBitMime,
+    /// Octets above 127 do not occur, said the client; we do not look.
+    #[serde(rename = "7BIT")]
+    SevenBit,
+}
+
+/// The other end of the connection.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Client {
+    /// Its address.
+    pub address: IpAddr,
+    /// Its port.
+    pub port: u16,
+    /// What it called itself in EHLO or HELO. Nobody checks it.
+    pub name: String,
+    /// The SASL mechanism that it used.
+    pub mechanism: String,
+    /// The TLS version, as `TLSv1.3`.
+    pub tls: String,
+    /// The cipher suite.
+    pub cipher: String,
+}
+
+mod milliseconds {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use crate::clock::{Timestamp, rfc3339_milliseconds};
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Timestamp,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&rfc3339_milliseconds(*time))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Timestamp, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+mod id_text {
+    use serde::{Deserialize as _, Deserializer, Serializer};
+
+    use super::MessageId;
+
+    pub(super) fn serialize<S: Serializer>(
+        id: &MessageId,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(id.as_str())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<MessageId, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_sort_as_their_numbers_do() {
+        let ids = [0, 1, 31, 32, u128::from(u64::MAX), u128::MAX].map(MessageId::from_bits);
+        assert!(ids.is_sorted());
+        for id in ids {
+            assert_eq!(id.as_str().parse(), Ok(id));
+        }
+        for bad in [
+            "",
+            "short",
+            "../../../../etc/passwd.....",
+            "0123456789abcdefghjkmnpqri",
+            "80000000000000000000000000",
+        ] {
+            assert_eq!(bad.parse::<MessageId>(), Err(MessageIdError), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_json_of_version_1() {
+        let envelope = Envelope {
+            version: ENVELOPE_VERSION,
+            id: MessageId::from_bits(7),
+            received_at: "2026-11-21T09:30:00.123Z".parse().unwrap(),
+            account: "alice@example.org".to_owned(),
+            reverse_path: String::new(),
+            recipients: vec![Recipient {
+                forward_path: "bob@example.net".to_owned(),
+            }],
+            size: 1234,
+            body: Some(Body::EightBitMime),
+            smtputf8: false,
+            auth: None,
+            client: Client {
+                address: "203.0.113.7".parse().unwrap(),
+                port: 50123,
+                name: "laptop.lan".to_owned(),
+                mechanism: "PLAIN".to_owned(),
+                tls: "TLSv1.3".to_owned(),
+                cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+            },
+        };
+        let json = serde_json::to_string(&envelope).unwrap();
+        assert_eq!(
+            json,
+            concat!(
+                r#"{"version":1,"id":"00000000000000000000000007","received_at":"2026-11-21T09:30:00.123Z","#,
+                r#""account":"alice@example.org","reverse_path":"","recipients":[{"forward_path":"bob@example.net"}],"#,
+                r#""size":1234,"body":"8BITMIME","smtputf8":false,"client":{"address":"203.0.113.7","port":50123,"#,
+                r#""name":"laptop.lan","mechanism":"PLAIN","tls":"TLSv1.3","cipher":"TLS13_AES_256_GCM_SHA384"}}"#
+            )
+        );
+        assert_eq!(serde_json::from_str::<Envelope>(&json).unwrap(), envelope);
+        // A field of a later version does not confuse this one.
+        let later = json.replacen('{', r#"{"priority":3,"#, 1);
+        assert_eq!(serde_json::from_str::<Envelope>(&later).unwrap(), envelope);
+    }
+}

@@ -1,0 +1,151 @@
+//! What happened, in words that stay: the events that the log writes and that later readers count.
+//!
+//! Names and fields are part of the contract. No event can hold a secret: none has a field for one.
+
+use std::net::{IpAddr, SocketAddr};
+
+use crate::envelope::MessageId;
+use crate::smtp::reply::Reply;
+
+/// Which connection an event belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// A short random name, one per connection.
+    pub session: String,
+    /// The client's address and port.
+    pub client: SocketAddr,
+}
+
+/// One thing that happened in a session. Text in it may come from a peer: whoever shows it escapes it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// `auth.accepted`
+    AuthAccepted {
+        /// Who logged in.
+        account: String,
+        /// With which mechanism.
+        mechanism: &'static str,
+    },
+    /// `auth.refused`
+    AuthRefused {
+        /// Who tried, where it is fit for a log (see [`crate::decision::Authentication`]).
+        account: Option<String>,
+        /// With which mechanism, where one was begun.
+        mechanism: Option<&'static str>,
+        /// What the client heard.
+        reply: Reply,
+        /// Why.
+        reason: String,
+    },
+    /// `command.refused`: a command that is malformed, unknown or at the wrong time. The command itself is not kept:
+    /// it may be half an AUTH.
+    CommandRefused {
+        /// What the client heard.
+        reply: Reply,
+    },
+    /// `mail.refused`
+    MailRefused {
+        /// Whose session it is; `None` before AUTH.
+        account: Option<String>,
+        /// The reverse-path, as far as it was understood.
+        from: Option<String>,
+        /// What the client heard.
+        reply: Reply,
+        /// Why.
+        reason: String,
+    },
+    /// `message.accepted`: it is on stable storage and the client is told so.
+    MessageAccepted {
+        /// Who sent it.
+        account: String,
+        /// Its name in the queue.
+        id: MessageId,
+        /// Octets stored.
+        size: u64,
+        /// How many recipients it has.
+        recipients: usize,
+        /// The reverse-path; empty for the null one.
+        from: String,
+        /// The Message-ID field's value, with its angle brackets, where it is a well-formed one.
+        message_id: Option<String>,
+    },
+    /// `message.refused`: DATA was refused, at once or at its end.
+    MessageRefused {
+        /// Who sent it.
+        account: String,
+        /// The name that it would have had, if it got that far.
+        id: Option<MessageId>,
+        /// The reverse-path; empty for the null one.
+        from: String,
+        /// What the client heard.
+        reply: Reply,
+        /// Why.
+        reason: String,
+    },
+    /// `message.abandoned`: the client left in the middle of it; nothing was kept.
+    MessageAbandoned {
+        /// Who sent it.
+        account: String,
+        /// The name that it would have had.
+        id: MessageId,
+        /// The reverse-path; empty for the null one.
+        from: String,
+    },
+    /// `rcpt.refused`
+    RcptRefused {
+        /// Whose session it is; `None` before AUTH.
+        account: Option<String>,
+        /// The forward-path, as far as it was understood.
+        to: Option<String>,
+        /// What the client heard.
+        reply: Reply,
+        /// Why.
+        reason: String,
+    },
+}
+
+/// One thing that happened outside any session's dialogue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServerEvent {
+    /// `connected`
+    Connected {
+        /// Which of our addresses it came to.
+        listener: SocketAddr,
+    },
+    /// `refused`: not even greeted.
+    ConnectionRefused {
+        /// Which bound was reached.
+        reason: &'static str,
+    },
+    /// `tls.accepted`
+    TlsAccepted {
+        /// `TLSv1.3`
+        version: String,
+        /// The cipher suite.
+        cipher: String,
+        /// The server name that the client asked for.
+        server_name: Option<String>,
+    },
+    /// `tls.failed`
+    TlsFailed {
+        /// What rustls, or the time limit, said.
+        reason: String,
+    },
+    /// `closed`
+    Closed {
+        /// Who ended it and why.
+        reason: &'static str,
+        /// How many messages were accepted on it.
+        messages: u64,
+        /// Seconds that it lived.
+        seconds: u64,
+    },
+}
+
+/// The address that counts for limits: IPv4 whole, IPv6 by its /64, since that is what one customer gets.
+pub fn limit_key(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => IpAddr::V4(v4),
+        IpAddr::V6(v6) => IpAddr::V6((u128::from(v6) & !u128::from(u64::MAX)).into()),
+    }
+}

@@ -1,0 +1,3 @@
+//! stub
+mod profile;
+pub use profile::Profile;

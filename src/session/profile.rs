@@ -1,0 +1,53 @@
+//! What an operator can set about a session.
+
+use std::time::Duration;
+
+use crate::sasl::Mechanism;
+
+/// The settings of a session. A reload makes a new one; a connection keeps the one that it began with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Profile {
+    /// Our own name: greeting, EHLO, Received.
+    pub hostname: String,
+    /// What AUTH offers, in this order.
+    pub mechanisms: Vec<Mechanism>,
+    /// Octets in one message, as SIZE counts them (RFC 1870 section 3).
+    pub message_bytes_max: u64,
+    /// Octets in a message's header section; it is the part that is held in memory.
+    pub header_bytes_max: u64,
+    /// Received fields in a message before it counts as a loop (RFC 5321 section 6.3).
+    pub received_fields_max: usize,
+    /// Recipients of one message. RFC 5321 section 4.5.3.1.8 wants at least 100.
+    pub recipients_max: usize,
+    /// Errors (any 5xx reply to a command) on one connection before it is closed.
+    pub errors_max: u32,
+    /// Failed AUTH on one connection before it is closed.
+    pub failed_logins_max: u32,
+    /// How long a client may be silent (RFC 5321 section 4.5.3.2 wants 5 minutes).
+    pub idle_timeout: Duration,
+    /// How long a client may take from the connection to its successful AUTH, TLS handshake included.
+    pub login_timeout: Duration,
+    /// How long a client may take from DATA to the end of the message.
+    pub data_timeout: Duration,
+    /// Whether Received tells the client's address, its name and its login.
+    pub reveal_client: bool,
+}
+
+impl Default for Profile {
+    fn default() -> Self {
+        Self {
+            hostname: "localhost".to_owned(),
+            mechanisms: vec![Mechanism::Plain, Mechanism::Login],
+            message_bytes_max: 35 << 20,
+            header_bytes_max: 256 << 10,
+            received_fields_max: 100,
+            recipients_max: 100,
+            errors_max: 20,
+            failed_logins_max: 3,
+            idle_timeout: Duration::from_secs(5 * 60),
+            login_timeout: Duration::from_secs(2 * 60),
+            data_timeout: Duration::from_secs(60 * 60),
+            reveal_client: false,
+        }
+    }
+}
