@@ -148,6 +148,15 @@ pub struct Client {
     pub cipher: String,
 }
 
+/// The proof that a message is on stable storage. The queue's commit makes it, and nothing else leads to a 250.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The message's name in the queue.
+    pub id: MessageId,
+    /// Octets in the `.eml`.
+    pub size: u64,
+}
+
 mod milliseconds {
     use serde::{Deserialize as _, Deserializer, Serializer};
 

@@ -1,3 +1,415 @@
-//! stub
+//! The submission session: the whole dialogue as a value, without any I/O.
+//!
+//! Octets go in with [`Session::receive`], and [`Session::next_step`] says what is to be done: send a reply, make a
+//! decision, store some octets. The caller carries each step out and asks for the next, until one says to wait. What
+//! the session cannot know it asks: an *ask* borrows the session until it is answered, so no octets can come between
+//! a question and its answer, and no question can be answered twice. An ask that is dropped unanswered (a cancelled
+//! future) is simply offered again.
+//!
+//! # States
+//!
+//! ```text
+//! state             knows                          leaves by
+//! Start             -                              EHLO/HELO -> Greeted; STARTTLS -> StartingTls
+//! StartingTls       -                              handshake -> Start: nothing learned before survives (RFC 3207 4.2)
+//! Greeted           the client's name              AUTH -> Authenticating, only under TLS and only after EHLO
+//! Authenticating    + an exchange                  response -> Checking; "*" or garbage -> Greeted
+//! Checking          + a claim                      right -> Ready; wrong -> Greeted
+//! Ready             + an account                   MAIL -> JudgingSender
+//! JudgingSender     + a reverse-path               allowed -> Mail; refused -> Ready
+//! Mail              a transaction                  RCPT -> JudgingRecipient; DATA -> Beginning; RSET, EHLO -> Ready
+//! JudgingRecipient  + a forward-path               -> Mail
+//! Beginning         a transaction                  a draft exists -> Data; refused -> Mail
+//! Data              + an id, the message so far    header complete -> JudgingAuthors; end -> JudgingMessage
+//! JudgingAuthors    + the header section           -> Data (a refused message is read to its end, then answered)
+//! JudgingMessage    the whole message is appended  allowed -> Committing; refused -> Ready
+//! Committing        the same                       a receipt -> 250, Ready; none -> Ready
+//! Closed            -                              -
+//! ```
+//!
+//! Only `Ready` owns an account and only `Ready` becomes a transaction: mail without AUTH cannot be built.
+//!
+//! # Bounds
+//!
+//! What a client can make the session hold: one line (see [`crate::smtp::extension`]), one header section, a chunk of
+//! the body, the recipients of one message; each bound is in [`Profile`] or named where it is checked. Time is bounded
+//! by [`Step::Wait`]: the caller gives [`Session::tick`] when it has come.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use crate::clock::{Instant, Now};
+use crate::decision::{Account, Claim, Refusal};
+use crate::envelope::MessageId;
+use crate::event::Event;
+use crate::message::{Authors, Header, HeaderSection};
+use crate::sasl::{Exchange, Mechanism};
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::smtp::extension::MailParameters;
+use crate::smtp::framing::Framer;
+use crate::smtp::reply::Reply;
+
+mod ask;
+mod dialogue;
 mod profile;
+mod transfer;
+
+pub use ask::{AuthAsk, BeginAsk, BodyAsk, CommitAsk, PolicyAsk, TlsAsk};
 pub use profile::Profile;
+
+/// What the session knows of the connection that it is on.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// The other end.
+    pub client: SocketAddr,
+    /// TLS, once it is there; from the beginning on port 465.
+    pub tls: Option<TlsFacts>,
+}
+
+/// What was agreed on in the TLS handshake.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsFacts {
+    /// As `TLSv1.3`.
+    pub version: String,
+    /// As rustls names it.
+    pub cipher: String,
+}
+
+/// What is to be done next.
+#[derive(Debug)]
+pub enum Step<'s> {
+    /// The draft is no longer wanted: drop it.
+    Abort,
+    /// Append these octets to the draft.
+    Append(BodyAsk<'s>),
+    /// Begin a draft.
+    Begin(BeginAsk<'s>),
+    /// Is this client who it claims to be?
+    Check(AuthAsk<'s>),
+    /// Everything is said: flush, and close the connection.
+    Close,
+    /// Put the draft onto stable storage.
+    Commit(CommitAsk<'s>),
+    /// May it?
+    Decide(PolicyAsk<'s>),
+    /// Something happened that the operator may want to know.
+    Report(Event),
+    /// Send a reply. Replies may be collected until the next `Wait`, `StartTls` or `Close`.
+    Send(Reply),
+    /// Flush, then do the TLS handshake on this connection.
+    StartTls(TlsAsk<'s>),
+    /// Flush, then wait for octets; when `until` has come without any, call [`Session::tick`].
+    Wait {
+        /// When the client's time is up.
+        until: Instant,
+    },
+}
+
+/// One client's dialogue with the server, from the greeting to the end.
+#[derive(Debug)]
+pub struct Session {
+    profile: Arc<Profile>,
+    link: Link,
+    state: State,
+    framer: Framer,
+    events: VecDeque<Event>,
+    replies: VecDeque<Reply>,
+    /// Octets of the message, as they are to be stored, that the draft does not have yet.
+    unstored: Vec<u8>,
+    /// The draft is no longer wanted.
+    abort_due: bool,
+    shutting_down: bool,
+    errors: u32,
+    failed_logins: u32,
+    messages: u64,
+    /// Why it closed, for the log.
+    ending: &'static str,
+    now: Now,
+    begun: Instant,
+    last_heard: Instant,
+}
+
+/// See the table at the top of this file.
+#[derive(Debug)]
+enum State {
+    Start,
+    StartingTls,
+    Greeted(Greeting),
+    Authenticating(Greeting, Exchange),
+    Checking(Greeting, Mechanism, Claim),
+    Ready(Ready),
+    JudgingSender(Ready, Proposal),
+    Mail(Transaction),
+    JudgingRecipient(Transaction, ForwardPath),
+    Beginning(Transaction),
+    Data(Transfer),
+    JudgingAuthors(Transfer, Box<Judged>),
+    JudgingMessage(Transfer),
+    Committing(Transfer),
+    Closed,
+}
+
+/// How the client introduced itself.
+#[derive(Clone, Debug)]
+struct Greeting {
+    client_name: String,
+    /// By EHLO; HELO knows no extensions.
+    extended: bool,
+}
+
+/// An authenticated client.
+#[derive(Debug)]
+struct Ready {
+    greeting: Greeting,
+    account: Arc<Account>,
+    mechanism: Mechanism,
+}
+
+/// MAIL as the client wants it.
+#[derive(Debug)]
+struct Proposal {
+    reverse_path: ReversePath,
+    parameters: MailParameters,
+}
+
+/// A transaction: MAIL was accepted.
+#[derive(Debug)]
+struct Transaction {
+    ready: Ready,
+    reverse_path: ReversePath,
+    parameters: MailParameters,
+    recipients: Vec<ForwardPath>,
+}
+
+/// A message on its way in.
+#[derive(Debug)]
+struct Transfer {
+    transaction: Transaction,
+    id: MessageId,
+    /// When DATA was accepted, on both clocks.
+    began: Now,
+    /// Octets of the message as the client counts them.
+    octets: u64,
+    /// For the log.
+    message_id: Option<String>,
+    /// The end of the data has been read.
+    ended: bool,
+    stage: Stage,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// The header section is being collected.
+    Header(HeaderSection),
+    /// The header section is accepted; the body goes straight through.
+    Body,
+    /// Nothing is kept any more; what remains is read to its end and then refused.
+    Refused(Refusal),
+}
+
+/// A header section that waits for its verdict.
+#[derive(Debug)]
+struct Judged {
+    header: Header,
+    authors: Authors,
+    /// Octets of the body that came with it.
+    body: Vec<u8>,
+}
+
+impl Session {
+    /// A new session; its first step is the greeting.
+    pub fn new(profile: Arc<Profile>, link: Link, now: Now) -> Self {
+        let greeting = Reply::greeting(&profile.hostname);
+        Self {
+            profile,
+            link,
+            state: State::Start,
+            framer: Framer::default(),
+            events: VecDeque::new(),
+            replies: VecDeque::from([greeting]),
+            unstored: Vec::new(),
+            abort_due: false,
+            shutting_down: false,
+            errors: 0,
+            failed_logins: 0,
+            messages: 0,
+            ending: "client closed the connection",
+            now,
+            begun: now.instant,
+            last_heard: now.instant,
+        }
+    }
+
+    /// A session that has only this reply to say, 421, and then closes.
+    pub fn turn_away(profile: Arc<Profile>, link: Link, reply: Reply, now: Now) -> Self {
+        let mut session = Self::new(profile, link, now);
+        session.replies = VecDeque::from([reply]);
+        session.state = State::Closed;
+        session.ending = "turned away";
+        session
+    }
+
+    /// Takes in what the client sent. To be called only when [`next_step`](Self::next_step) said to wait: the octets
+    /// that are held stay few only in that way.
+    pub fn receive(&mut self, bytes: &[u8], now: Now) {
+        self.now = now;
+        self.last_heard = now.instant;
+        if !matches!(self.state, State::Closed) {
+            self.framer.push(bytes);
+        }
+    }
+
+    /// Lets time pass: a client whose time is up is told so and the session closes.
+    pub fn tick(&mut self, now: Now) {
+        self.now = now;
+        if now.instant >= self.deadline() {
+            self.close_with(Reply::timed_out(), "the client's time is up");
+        }
+    }
+
+    /// The server wants to stop. A transaction that has begun may still end; everybody else hears 421 at once.
+    pub fn begin_shutdown(&mut self) {
+        self.shutting_down = true;
+    }
+
+    /// The server's time to stop is up: whatever is in flight is refused with 421.
+    pub fn stop_now(&mut self) {
+        self.close_with(Reply::shutting_down(), "the server stops");
+    }
+
+    /// The client is gone. A message that had not ended is forgotten.
+    pub fn disconnected(&mut self) {
+        let state = std::mem::replace(&mut self.state, State::Closed);
+        self.replies.clear();
+        self.unstored = Vec::new();
+        if let State::Data(transfer)
+        | State::JudgingAuthors(transfer, _)
+        | State::JudgingMessage(transfer)
+        | State::Committing(transfer) = state
+        {
+            self.abort_due = true;
+            self.events.push_back(Event::MessageAbandoned {
+                account: transfer.transaction.ready.account.name.clone(),
+                from: transfer.transaction.reverse_path.to_string(),
+                id: transfer.id,
+            });
+        }
+    }
+
+    /// Why the session closed, in a few words for the log.
+    pub fn ending(&self) -> &'static str {
+        self.ending
+    }
+
+    /// How many messages were accepted so far.
+    pub fn messages(&self) -> u64 {
+        self.messages
+    }
+
+    /// Whether the client has logged in.
+    pub fn is_authenticated(&self) -> bool {
+        !matches!(
+            self.state,
+            State::Start
+                | State::StartingTls
+                | State::Greeted(_)
+                | State::Authenticating(..)
+                | State::Checking(..)
+                | State::Closed
+        )
+    }
+
+    /// What is to be done next.
+    pub fn next_step(&mut self) -> Step<'_> {
+        loop {
+            if let Some(event) = self.events.pop_front() {
+                return Step::Report(event);
+            }
+            if std::mem::take(&mut self.abort_due) {
+                return Step::Abort;
+            }
+            if let Some(reply) = self.replies.pop_front() {
+                return Step::Send(reply);
+            }
+            match &self.state {
+                State::StartingTls => return Step::StartTls(TlsAsk::new(self)),
+                State::Checking(..) => return Step::Check(AuthAsk::new(self)),
+                State::JudgingSender(..)
+                | State::JudgingRecipient(..)
+                | State::JudgingAuthors(..)
+                | State::JudgingMessage(_) => return Step::Decide(PolicyAsk::new(self)),
+                State::Beginning(_) => return Step::Begin(BeginAsk::new(self)),
+                State::Committing(_) => return Step::Commit(CommitAsk::new(self)),
+                State::Closed => return Step::Close,
+                State::Data(_) => {
+                    if self.read_data() {
+                        continue;
+                    }
+                    if !self.unstored.is_empty() {
+                        return Step::Append(BodyAsk::new(self));
+                    }
+                }
+                State::Start | State::Greeted(_) | State::Authenticating(..) | State::Ready(_)
+                    if self.shutting_down =>
+                {
+                    self.close_with(Reply::shutting_down(), "the server stops");
+                    continue;
+                }
+                State::Start
+                | State::Greeted(_)
+                | State::Authenticating(..)
+                | State::Ready(_)
+                | State::Mail(_) => {
+                    if self.read_line() {
+                        continue;
+                    }
+                }
+            }
+            return Step::Wait {
+                until: self.deadline(),
+            };
+        }
+    }
+
+    /// When the client's time is up.
+    fn deadline(&self) -> Instant {
+        let idle = self.last_heard + self.profile.idle_timeout;
+        match &self.state {
+            State::Data(transfer) => idle.min(transfer.began.instant + self.profile.data_timeout),
+            _ if !self.is_authenticated() => idle.min(self.begun + self.profile.login_timeout),
+            _ => idle,
+        }
+    }
+
+    /// Says why, and closes. A message in flight is refused for that reason.
+    fn close_with(&mut self, reply: Reply, reason: &'static str) {
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Data(transfer) => {
+                self.abort_due = true;
+                self.unstored = Vec::new();
+                let refusal = Refusal::new(reply.clone(), reason);
+                self.events.push_back(transfer.refused(refusal));
+            }
+            State::Closed => return,
+            _ => {}
+        }
+        self.ending = reason;
+        self.replies.push_back(reply);
+    }
+
+    /// Sends a reply to a command. An error counts, and one too many closes the connection.
+    fn respond(&mut self, reply: Reply) {
+        let code = reply.code();
+        self.replies.push_back(reply);
+        if code == 421 {
+            self.state = State::Closed;
+            self.ending = "refused with 421";
+        } else if code >= 500 {
+            self.errors += 1;
+            if self.errors > self.profile.errors_max {
+                self.close_with(Reply::too_many_errors(), "too many errors");
+            }
+        }
+    }
+}

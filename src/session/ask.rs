@@ -1,0 +1,390 @@
+//! The asks: what a session wants to know or have done, and what the answer does.
+//!
+//! Each borrows the session until it is answered or dropped. Each exists in its own state only; `unreachable!` states
+//! that, and nothing a peer sends can make it untrue.
+
+use std::mem::replace;
+
+use super::{Ready, Session, Stage, State, TlsFacts, Transaction, Transfer};
+use crate::decision::{Account, Authentication, Claim, Question, Refusal, Unavailable, Verdict};
+use crate::envelope::{Client, ENVELOPE_VERSION, Envelope, MessageId, Receipt, Recipient};
+use crate::event::Event;
+use crate::message::HeaderSection;
+use crate::sasl::Mechanism;
+use crate::smtp::extension::AuthParameter;
+use crate::smtp::reply::Reply;
+
+macro_rules! ask {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Debug)]
+        pub struct $name<'s> {
+            session: &'s mut Session,
+        }
+
+        impl<'s> $name<'s> {
+            pub(super) fn new(session: &'s mut Session) -> Self {
+                Self { session }
+            }
+        }
+    };
+}
+
+ask! {
+    /// Do the TLS handshake. If it fails, there is nothing to answer: the connection is over.
+    TlsAsk
+}
+
+impl TlsAsk<'_> {
+    /// The handshake succeeded. Nothing that was said before it survives (RFC 3207 section 4.2).
+    pub fn answer(self, facts: TlsFacts) {
+        self.session.link.tls = Some(facts);
+        self.session.framer.discard();
+        self.session.state = State::Start;
+    }
+}
+
+ask! {
+    /// Check who the client claims to be.
+    AuthAsk
+}
+
+impl AuthAsk<'_> {
+    /// Who it claims to be.
+    pub fn claim(&self) -> &Claim {
+        match &self.session.state {
+            State::Checking(_, _, claim) => claim,
+            _ => unreachable!("an AuthAsk exists only while checking"),
+        }
+    }
+
+    /// It is, it is not, or that could not be told.
+    pub fn answer(self, answer: Result<Authentication, Unavailable>) {
+        let session = self.session;
+        let State::Checking(greeting, mechanism, claim) =
+            replace(&mut session.state, State::Closed)
+        else {
+            unreachable!("an AuthAsk exists only while checking");
+        };
+        drop(claim);
+        match answer {
+            Ok(Authentication::Accept(account)) => {
+                session.events.push_back(Event::AuthAccepted {
+                    account: account.name.clone(),
+                    mechanism: mechanism.name(),
+                });
+                session.state = State::Ready(Ready {
+                    greeting,
+                    account,
+                    mechanism,
+                });
+                session.respond(Reply::authenticated());
+            }
+            Ok(Authentication::Refuse { reason, name }) => {
+                session.state = State::Greeted(greeting);
+                session.refuse_claim(
+                    name,
+                    mechanism,
+                    Reply::authentication_failed(),
+                    reason.to_string(),
+                );
+                session.failed_logins += 1;
+                if session.failed_logins >= session.profile.failed_logins_max {
+                    session.close_with(Reply::too_many_failures(), "too many failed logins");
+                }
+            }
+            Err(Unavailable(reason)) => {
+                session.state = State::Greeted(greeting);
+                session.refuse_claim(None, mechanism, Reply::authentication_unavailable(), reason);
+            }
+        }
+    }
+}
+
+impl Session {
+    fn refuse_claim(
+        &mut self,
+        account: Option<String>,
+        mechanism: Mechanism,
+        reply: Reply,
+        reason: String,
+    ) {
+        let mechanism = Some(mechanism.name());
+        self.events.push_back(Event::AuthRefused {
+            account,
+            mechanism,
+            reply: reply.clone(),
+            reason,
+        });
+        self.respond(reply);
+    }
+}
+
+ask! {
+    /// Ask the policy.
+    PolicyAsk
+}
+
+impl PolicyAsk<'_> {
+    /// Whose rights are in question, as they were at the login.
+    pub fn account(&self) -> &Account {
+        match &self.session.state {
+            State::JudgingSender(ready, _) => &ready.account,
+            State::JudgingRecipient(transaction, _) => &transaction.ready.account,
+            State::JudgingAuthors(transfer, _) | State::JudgingMessage(transfer) => {
+                &transfer.transaction.ready.account
+            }
+            _ => unreachable!("a PolicyAsk exists only while judging"),
+        }
+    }
+
+    /// What is in question.
+    pub fn question(&self) -> Question<'_> {
+        match &self.session.state {
+            State::JudgingSender(_, proposal) => Question::Sender {
+                reverse_path: &proposal.reverse_path,
+            },
+            State::JudgingRecipient(transaction, forward_path) => Question::Recipient {
+                forward_path,
+                accepted: transaction.recipients.len() as u64,
+            },
+            State::JudgingAuthors(_, judged) => Question::Author {
+                from: &judged.authors.from,
+                sender: judged.authors.sender.as_ref(),
+            },
+            State::JudgingMessage(transfer) => Question::Message {
+                recipients: transfer.transaction.recipients.len() as u64,
+            },
+            _ => unreachable!("a PolicyAsk exists only while judging"),
+        }
+    }
+
+    /// How many octets the message will have, as the client said with SIZE; 0 if it did not, or that is not in
+    /// question here.
+    pub fn declared_size(&self) -> u64 {
+        match &self.session.state {
+            State::JudgingSender(_, proposal) => proposal.parameters.size.unwrap_or(0),
+            _ => 0,
+        }
+    }
+
+    /// Yes or no.
+    pub fn answer(self, verdict: Verdict) {
+        let session = self.session;
+        match (replace(&mut session.state, State::Closed), verdict) {
+            (State::JudgingSender(ready, proposal), Verdict::Allow(_)) => {
+                session.state = State::Mail(Transaction::new(ready, proposal));
+                session.respond(Reply::sender_ok());
+            }
+            (
+                State::JudgingSender(ready, proposal),
+                Verdict::Refuse(Refusal { reply, reason, .. }),
+            ) => {
+                session.state = State::Ready(ready);
+                session.refuse_mail(Some(&proposal.reverse_path), reply, &reason);
+            }
+            (State::JudgingRecipient(mut transaction, forward_path), Verdict::Allow(_)) => {
+                transaction.recipients.push(forward_path);
+                session.state = State::Mail(transaction);
+                session.respond(Reply::recipient_ok());
+            }
+            (
+                State::JudgingRecipient(transaction, path),
+                Verdict::Refuse(Refusal { reply, reason, .. }),
+            ) => {
+                session.state = State::Mail(transaction);
+                session.refuse_rcpt(Some(&path), reply, &reason);
+            }
+            (State::JudgingAuthors(transfer, judged), Verdict::Allow(_)) => {
+                session.accept_header(transfer, *judged)
+            }
+            (State::JudgingAuthors(transfer, _), Verdict::Refuse(refusal)) => {
+                session.refuse_data(transfer, refusal)
+            }
+            (State::JudgingMessage(transfer), Verdict::Allow(_)) => {
+                session.state = State::Committing(transfer)
+            }
+            (State::JudgingMessage(transfer), Verdict::Refuse(refusal)) => {
+                session.refuse_data(transfer, refusal)
+            }
+            _ => unreachable!("a PolicyAsk exists only while judging"),
+        }
+    }
+}
+
+ask! {
+    /// Begin a draft for a message.
+    BeginAsk
+}
+
+impl BeginAsk<'_> {
+    /// The envelope under the name that the queue gives the message. Its `size` is for the queue to fill in.
+    pub fn envelope(&self, id: MessageId) -> Envelope {
+        let session = &self.session;
+        let State::Beginning(transaction) = &session.state else {
+            unreachable!("a BeginAsk exists only while beginning");
+        };
+        let tls = session
+            .link
+            .tls
+            .as_ref()
+            .expect("AUTH is possible only under TLS, and MAIL only after AUTH");
+        Envelope {
+            version: ENVELOPE_VERSION,
+            id,
+            received_at: session.now.wall,
+            account: transaction.ready.account.name.clone(),
+            reverse_path: transaction.reverse_path.to_string(),
+            recipients: transaction
+                .recipients
+                .iter()
+                .map(|path| Recipient {
+                    forward_path: path.to_string(),
+                })
+                .collect(),
+            size: 0,
+            body: transaction.parameters.body,
+            smtputf8: false,
+            auth: transaction.first_submitter(),
+            client: Client {
+                address: session.link.client.ip().to_canonical(),
+                port: session.link.client.port(),
+                name: transaction.ready.greeting.client_name.clone(),
+                mechanism: transaction.ready.mechanism.name().to_owned(),
+                tls: tls.version.clone(),
+                cipher: tls.cipher.clone(),
+            },
+        }
+    }
+
+    /// The draft is there, under this name; or it cannot be.
+    pub fn answer(self, answer: Result<MessageId, Refusal>) {
+        let session = self.session;
+        let State::Beginning(transaction) = replace(&mut session.state, State::Closed) else {
+            unreachable!("a BeginAsk exists only while beginning");
+        };
+        match answer {
+            Ok(id) => {
+                session.framer.begin_data();
+                session.state = State::Data(Transfer {
+                    transaction,
+                    id,
+                    began: session.now,
+                    octets: 0,
+                    message_id: None,
+                    ended: false,
+                    stage: Stage::Header(HeaderSection::default()),
+                });
+                session.replies.push_back(Reply::start_mail_input());
+            }
+            Err(Refusal { reply, reason, .. }) => {
+                session.events.push_back(Event::MessageRefused {
+                    account: transaction.ready.account.name.clone(),
+                    id: None,
+                    from: transaction.reverse_path.to_string(),
+                    reply: reply.clone(),
+                    reason,
+                });
+                session.state = State::Mail(transaction);
+                session.respond(reply);
+            }
+        }
+    }
+}
+
+impl Transaction {
+    /// AUTH= as it may be passed on (RFC 4954 section 5): a client is believed about the addresses that are its own;
+    /// any other claim becomes "not known".
+    fn first_submitter(&self) -> Option<String> {
+        let parameter = self.parameters.auth.as_ref()?;
+        let own = |mailbox: &_| {
+            self.ready
+                .account
+                .send_as
+                .iter()
+                .any(|(pattern, _)| pattern.allows(mailbox))
+        };
+        match parameter {
+            AuthParameter::Mailbox(mailbox) if own(mailbox) => Some(mailbox.to_string()),
+            AuthParameter::Mailbox(_) | AuthParameter::Unknown => Some("<>".to_owned()),
+        }
+    }
+}
+
+ask! {
+    /// Append octets to the draft.
+    BodyAsk
+}
+
+impl BodyAsk<'_> {
+    /// The octets.
+    pub fn bytes(&self) -> &[u8] {
+        &self.session.unstored
+    }
+
+    /// They are appended; or they could not be, and the rest of the message is only read to its end.
+    pub fn answer(self, answer: Result<(), Refusal>) {
+        let session = self.session;
+        session.unstored = Vec::new();
+        if let Err(refusal) = answer {
+            let State::Data(transfer) = replace(&mut session.state, State::Closed) else {
+                unreachable!("a BodyAsk exists only while data comes in");
+            };
+            session.refuse_data(transfer, refusal);
+        }
+    }
+}
+
+ask! {
+    /// Put the draft onto stable storage.
+    CommitAsk
+}
+
+impl CommitAsk<'_> {
+    /// Whose message it is.
+    pub fn account(&self) -> &Account {
+        &self.transfer().transaction.ready.account
+    }
+
+    /// How many recipients it has.
+    pub fn recipients(&self) -> u64 {
+        self.transfer().transaction.recipients.len() as u64
+    }
+
+    fn transfer(&self) -> &Transfer {
+        match &self.session.state {
+            State::Committing(transfer) => transfer,
+            _ => unreachable!("a CommitAsk exists only while committing"),
+        }
+    }
+
+    /// It is there, and here is the proof: this is the only way to a message's 250. Or it is not.
+    pub fn answer(self, answer: Result<Receipt, Refusal>) {
+        let session = self.session;
+        let State::Committing(transfer) = replace(&mut session.state, State::Closed) else {
+            unreachable!("a CommitAsk exists only while committing");
+        };
+        let reply = match answer {
+            Ok(receipt) => {
+                session.messages += 1;
+                let transaction = &transfer.transaction;
+                session.events.push_back(Event::MessageAccepted {
+                    account: transaction.ready.account.name.clone(),
+                    id: receipt.id.clone(),
+                    size: receipt.size,
+                    recipients: transaction.recipients.len(),
+                    from: transaction.reverse_path.to_string(),
+                    message_id: transfer.message_id,
+                });
+                Reply::queued(receipt.id.as_str())
+            }
+            Err(refusal) => {
+                let reply = refusal.reply.clone();
+                session.events.push_back(transfer.refused(refusal));
+                reply
+            }
+        };
+        session.state = State::Ready(transfer.transaction.ready);
+        session.respond(reply);
+    }
+}

@@ -1,0 +1,389 @@
+//! Command lines and AUTH responses: what each does in each state.
+
+use zeroize::Zeroizing;
+
+use super::{Greeting, Proposal, Ready, Session, State, Transaction};
+use crate::event::Event;
+use crate::sasl::{Exchange, ExchangeError, Mechanism, Turn, decode_response, encode_challenge};
+use crate::secret::Secret;
+use crate::smtp::address::{ForwardPath, ReversePath};
+use crate::smtp::command::{Command, Parameter, SyntaxError, Verb};
+use crate::smtp::extension::{
+    AUTH_RESPONSE_BYTES_MAX, COMMAND_LINE_BYTES_MAX, MailParameters, ehlo_lines, mechanism_list,
+    refuse_rcpt_parameters,
+};
+use crate::smtp::framing::{Frame, FramingError, Mode};
+use crate::smtp::reply::Reply;
+
+impl Session {
+    /// Reads one line and acts on it; whether there was one.
+    pub(super) fn read_line(&mut self) -> bool {
+        let authenticating = matches!(self.state, State::Authenticating(..));
+        let bytes_max = if authenticating {
+            AUTH_RESPONSE_BYTES_MAX + 2
+        } else {
+            COMMAND_LINE_BYTES_MAX
+        };
+        // A copy, since acting on the line changes what it is a part of. It may be a password.
+        let line = match self.framer.next(Mode::Line { bytes_max }) {
+            Ok(Some(Frame::Line(line))) => Ok(Zeroizing::new(line.to_vec())),
+            Ok(_) => return false,
+            Err(error) => Err(error),
+        };
+        match line {
+            Ok(line) if authenticating => self.authentication_response(&line),
+            Ok(line) => match Command::parse(&line) {
+                Ok(command) => self.command(command),
+                Err(error) => self.syntax_error(&error),
+            },
+            Err(error) if authenticating => self.broken_response(error),
+            Err(FramingError::Forbidden) => self.refuse_command(Reply::forbidden_octet()),
+            Err(FramingError::TooLong) => self.refuse_command(Reply::line_too_long()),
+        }
+        true
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Auth {
+                mechanism,
+                initial_response,
+            } => self.auth(&mechanism, initial_response.as_ref()),
+            Command::Data => self.data(),
+            Command::Ehlo(client_name) => self.hello(client_name, true),
+            Command::Expn if !self.is_authenticated() => {
+                self.refuse_command(Reply::authentication_required())
+            }
+            Command::Expn => self.refuse_command(Reply::not_implemented()),
+            Command::Helo(client_name) => self.hello(client_name, false),
+            Command::Help => self.respond(Reply::help()),
+            Command::Mail {
+                reverse_path,
+                parameters,
+            } => self.mail(reverse_path, &parameters),
+            Command::Noop => self.respond(Reply::ok()),
+            Command::Quit => {
+                self.state = State::Closed;
+                self.ending = "client quit";
+                self.replies.push_back(Reply::goodbye());
+            }
+            Command::Rcpt {
+                forward_path,
+                parameters,
+            } => self.rcpt(forward_path, &parameters),
+            Command::Rset => {
+                self.reset();
+                self.respond(Reply::ok());
+            }
+            Command::StartTls => self.start_tls(),
+            Command::Vrfy if !self.is_authenticated() => {
+                self.refuse_command(Reply::authentication_required())
+            }
+            Command::Vrfy => self.respond(Reply::cannot_verify()),
+        }
+    }
+
+    fn syntax_error(&mut self, error: &SyntaxError) {
+        let needs_login = matches!(
+            error.verb,
+            Some(Verb::Data | Verb::Expn | Verb::Mail | Verb::Rcpt | Verb::Vrfy)
+        );
+        let reply = match needs_login && !self.is_authenticated() {
+            true => Reply::authentication_required(),
+            false => Reply::from(error),
+        };
+        match error.verb {
+            Some(Verb::Mail) => self.refuse_mail(None, reply, "malformed command"),
+            Some(Verb::Rcpt) => self.refuse_rcpt(None, reply, "malformed command"),
+            _ => self.refuse_command(reply),
+        }
+    }
+
+    fn refuse_command(&mut self, reply: Reply) {
+        self.events.push_back(Event::CommandRefused {
+            reply: reply.clone(),
+        });
+        self.respond(reply);
+    }
+
+    pub(super) fn refuse_mail(&mut self, from: Option<&ReversePath>, reply: Reply, reason: &str) {
+        self.events.push_back(Event::MailRefused {
+            account: self.account_name(),
+            from: from.map(ReversePath::to_string),
+            reply: reply.clone(),
+            reason: reason.to_owned(),
+        });
+        self.respond(reply);
+    }
+
+    pub(super) fn refuse_rcpt(&mut self, to: Option<&ForwardPath>, reply: Reply, reason: &str) {
+        self.events.push_back(Event::RcptRefused {
+            account: self.account_name(),
+            to: to.map(ForwardPath::to_string),
+            reply: reply.clone(),
+            reason: reason.to_owned(),
+        });
+        self.respond(reply);
+    }
+
+    fn account_name(&self) -> Option<String> {
+        match &self.state {
+            State::Ready(ready) => Some(ready.account.name.clone()),
+            State::Mail(transaction) => Some(transaction.ready.account.name.clone()),
+            _ => None,
+        }
+    }
+
+    /// Back to before MAIL (RFC 5321 section 4.1.1.5).
+    fn reset(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Mail(transaction) => State::Ready(transaction.ready),
+            other => other,
+        };
+    }
+
+    /// RFC 5321 section 4.1.4: a second EHLO resets like RSET; who is logged in stays so.
+    fn hello(&mut self, client_name: String, extended: bool) {
+        self.reset();
+        let greeting = Greeting {
+            client_name,
+            extended,
+        };
+        match &mut self.state {
+            State::Ready(ready) => ready.greeting = greeting,
+            state => *state = State::Greeted(greeting),
+        }
+        let Self { profile, link, .. } = self;
+        let reply = match extended {
+            true => {
+                let lines = ehlo_lines(
+                    profile.message_bytes_max,
+                    &profile.mechanisms,
+                    link.tls.is_some(),
+                );
+                Reply::extended_hello(&profile.hostname, lines)
+            }
+            false => Reply::hello(&profile.hostname),
+        };
+        self.respond(reply);
+    }
+
+    fn start_tls(&mut self) {
+        if self.link.tls.is_some() {
+            return self.refuse_command(Reply::bad_sequence("TLS is already active"));
+        }
+        // RFC 3207 section 4.2 and the incidents of 2011 and 2021: what a third party put behind STARTTLS must not be
+        // taken for what the client says under TLS.
+        if self.framer.discard() > 0 {
+            self.refuse_command(Reply::plaintext_behind_starttls());
+            self.state = State::Closed;
+            self.ending = "data behind STARTTLS";
+            return;
+        }
+        self.state = State::StartingTls;
+        self.replies.push_back(Reply::ready_for_tls());
+    }
+
+    fn auth(&mut self, mechanism: &str, initial_response: Option<&Secret>) {
+        if self.link.tls.is_none() {
+            return self.refuse_command(Reply::encryption_required());
+        }
+        let greeting = match &self.state {
+            State::Greeted(greeting) if greeting.extended => greeting.clone(),
+            State::Start | State::Greeted(_) => {
+                return self.refuse_command(Reply::bad_sequence("send EHLO first"));
+            }
+            // RFC 4954 section 4: after a successful AUTH, and during a transaction, no more AUTH.
+            _ => return self.refuse_command(Reply::bad_sequence("already authenticated")),
+        };
+        let offered = &self.profile.mechanisms;
+        let Some(mechanism) =
+            Mechanism::from_name(mechanism).filter(|mechanism| offered.contains(mechanism))
+        else {
+            let reply = Reply::unknown_mechanism(&mechanism_list(offered));
+            return self.refuse_auth(None, reply, "mechanism not offered");
+        };
+        let mut exchange = Exchange::new(mechanism);
+        let response = initial_response
+            .map(|response| decode_response(response.expose(), true))
+            .transpose();
+        let turn = response.and_then(|response| exchange.step(response.as_ref()));
+        self.take_turn(greeting, exchange, turn);
+    }
+
+    fn authentication_response(&mut self, line: &[u8]) {
+        let State::Authenticating(greeting, mut exchange) =
+            std::mem::replace(&mut self.state, State::Closed)
+        else {
+            unreachable!("a response is read in no other state");
+        };
+        let turn = decode_response(line, false).and_then(|response| exchange.step(Some(&response)));
+        self.take_turn(greeting, exchange, turn);
+    }
+
+    fn take_turn(
+        &mut self,
+        greeting: Greeting,
+        exchange: Exchange,
+        turn: Result<Turn, ExchangeError>,
+    ) {
+        let mechanism = exchange.mechanism();
+        match turn {
+            Ok(Turn::Challenge(challenge)) => {
+                self.state = State::Authenticating(greeting, exchange);
+                self.replies
+                    .push_back(Reply::challenge(encode_challenge(challenge)));
+            }
+            Ok(Turn::Check(claim)) => self.state = State::Checking(greeting, mechanism, claim),
+            Err(error) => {
+                self.state = State::Greeted(greeting);
+                let reply = match error {
+                    ExchangeError::Cancelled => Reply::authentication_cancelled(),
+                    ExchangeError::NotBase64 | ExchangeError::Malformed => {
+                        Reply::malformed_response()
+                    }
+                };
+                self.refuse_auth(Some(mechanism), reply, &error.to_string());
+            }
+        }
+    }
+
+    /// A response that is no line at all ends the exchange too.
+    fn broken_response(&mut self, error: FramingError) {
+        let State::Authenticating(greeting, exchange) =
+            std::mem::replace(&mut self.state, State::Closed)
+        else {
+            unreachable!("a response is read in no other state");
+        };
+        self.state = State::Greeted(greeting);
+        let reply = match error {
+            FramingError::Forbidden => Reply::malformed_response(),
+            FramingError::TooLong => Reply::response_too_long(),
+        };
+        self.refuse_auth(Some(exchange.mechanism()), reply, &error.to_string());
+    }
+
+    fn refuse_auth(&mut self, mechanism: Option<Mechanism>, reply: Reply, reason: &str) {
+        self.events.push_back(Event::AuthRefused {
+            account: None,
+            mechanism: mechanism.map(Mechanism::name),
+            reply: reply.clone(),
+            reason: reason.to_owned(),
+        });
+        self.respond(reply);
+    }
+
+    fn mail(&mut self, reverse_path: ReversePath, parameters: &[Parameter]) {
+        if !self.is_authenticated() {
+            return self.refuse_mail(
+                Some(&reverse_path),
+                Reply::authentication_required(),
+                "not authenticated",
+            );
+        }
+        if matches!(self.state, State::Mail(_)) {
+            let reply = Reply::bad_sequence("a transaction is already open: RSET first");
+            return self.refuse_mail(Some(&reverse_path), reply, "nested MAIL");
+        }
+        let parameters = match MailParameters::parse(parameters) {
+            Ok(parameters) => parameters,
+            Err(reply) => return self.refuse_mail(Some(&reverse_path), reply, "bad parameter"),
+        };
+        // RFC 1870 section 6.1: refuse here, before the client has sent it all.
+        if parameters
+            .size
+            .is_some_and(|size| size > self.profile.message_bytes_max)
+        {
+            let reply = Reply::message_too_large(self.profile.message_bytes_max);
+            return self.refuse_mail(
+                Some(&reverse_path),
+                reply,
+                "declared size above limits.message_size",
+            );
+        }
+        self.state = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Ready(ready) => State::JudgingSender(
+                ready,
+                Proposal {
+                    reverse_path,
+                    parameters,
+                },
+            ),
+            other => other,
+        };
+    }
+
+    fn rcpt(&mut self, forward_path: ForwardPath, parameters: &[Parameter]) {
+        if !self.is_authenticated() {
+            return self.refuse_rcpt(
+                Some(&forward_path),
+                Reply::authentication_required(),
+                "not authenticated",
+            );
+        }
+        let State::Mail(transaction) = &self.state else {
+            return self.refuse_rcpt(
+                Some(&forward_path),
+                Reply::bad_sequence("send MAIL first"),
+                "RCPT before MAIL",
+            );
+        };
+        if let Err(reply) = refuse_rcpt_parameters(parameters) {
+            return self.refuse_rcpt(Some(&forward_path), reply, "bad parameter");
+        }
+        // Named twice is meant once: a second copy is what nobody wants.
+        if transaction
+            .recipients
+            .iter()
+            .any(|known| same_recipient(known, &forward_path))
+        {
+            return self.respond(Reply::recipient_ok());
+        }
+        if transaction.recipients.len() >= self.profile.recipients_max {
+            let reply = Reply::too_many_recipients(self.profile.recipients_max);
+            return self.refuse_rcpt(Some(&forward_path), reply, "limits.recipients_per_message");
+        }
+        self.state = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Mail(transaction) => State::JudgingRecipient(transaction, forward_path),
+            other => other,
+        };
+    }
+
+    fn data(&mut self) {
+        if !self.is_authenticated() {
+            return self.refuse_command(Reply::authentication_required());
+        }
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Mail(transaction) if transaction.recipients.is_empty() => {
+                self.state = State::Mail(transaction);
+                self.refuse_command(Reply::no_recipients());
+            }
+            State::Mail(transaction) => self.state = State::Beginning(transaction),
+            other => {
+                self.state = other;
+                self.refuse_command(Reply::bad_sequence("send MAIL first"));
+            }
+        }
+    }
+}
+
+/// Whether both are one and the same recipient for certain: the local part to the letter, the domain in any case.
+fn same_recipient(this: &ForwardPath, other: &ForwardPath) -> bool {
+    match (this, other) {
+        (ForwardPath::Mailbox(this), ForwardPath::Mailbox(other)) => {
+            this.local_part() == other.local_part() && this.domain().same_as(other.domain())
+        }
+        (this, other) => this == other,
+    }
+}
+
+impl Transaction {
+    pub(super) fn new(ready: Ready, proposal: Proposal) -> Self {
+        Self {
+            ready,
+            reverse_path: proposal.reverse_path,
+            parameters: proposal.parameters,
+            recipients: Vec::new(),
+        }
+    }
+}

@@ -1,0 +1,215 @@
+//! The message on its way in: from 354 to the end of the data.
+//!
+//! The header section is held until it is judged, the body goes through in pieces. Whatever is wrong, the data is
+//! read to its true end before the client hears of it: otherwise it would take what is left of the message for
+//! commands.
+
+use super::{Judged, Session, Stage, State, Transaction, Transfer};
+use crate::decision::Refusal;
+use crate::event::Event;
+use crate::message::{Header, HeaderError, Progress, Trace, TraceClient};
+use crate::smtp::address::ReversePath;
+use crate::smtp::framing::{Frame, Mode};
+use crate::smtp::reply::Reply;
+
+/// How many octets of a message are collected before they are handed on.
+const UNSTORED_BYTES_MAX: usize = 64 << 10;
+
+impl Session {
+    /// Reads a piece of the data; whether anything came of it. Only to be called in `Data`.
+    pub(super) fn read_data(&mut self) -> bool {
+        let State::Data(transfer) = &mut self.state else {
+            unreachable!("data is read in no other state");
+        };
+        if transfer.ended {
+            if !self.unstored.is_empty() {
+                return false;
+            }
+            self.end_data();
+            return true;
+        }
+        if self.unstored.len() >= UNSTORED_BYTES_MAX {
+            return false;
+        }
+        let complete = match self.framer.next(Mode::Data) {
+            Ok(Some(Frame::Body(bytes))) => {
+                transfer.octets += bytes.len() as u64;
+                match &mut transfer.stage {
+                    Stage::Header(section) => match section.push(bytes) {
+                        Progress::Complete { header_bytes } => Some(header_bytes),
+                        Progress::Incomplete => None,
+                    },
+                    Stage::Body => {
+                        self.unstored.extend_from_slice(bytes);
+                        None
+                    }
+                    Stage::Refused(_) => None,
+                }
+            }
+            Ok(Some(Frame::End)) => {
+                transfer.ended = true;
+                None
+            }
+            // Nothing to read, and lines are no frames of data.
+            _ => return false,
+        };
+        if let Some(refusal) = self.fault() {
+            let State::Data(transfer) = std::mem::replace(&mut self.state, State::Closed) else {
+                unreachable!("it was Data above");
+            };
+            self.refuse_data(transfer, refusal);
+        } else if let Some(header_bytes) = complete {
+            self.judge_header(header_bytes);
+        }
+        true
+    }
+
+    /// What the octets themselves did wrong so far, if it is not known yet.
+    fn fault(&self) -> Option<Refusal> {
+        let State::Data(transfer) = &self.state else {
+            return None;
+        };
+        let profile = &self.profile;
+        let header_bytes = match &transfer.stage {
+            Stage::Header(section) => section.header_bytes(),
+            Stage::Body => 0,
+            Stage::Refused(_) => return None,
+        };
+        if !self.framer.is_clean() {
+            return Some(Refusal::new(
+                Reply::forbidden_data(),
+                "NUL, bare CR or bare LF in the data",
+            ));
+        }
+        if transfer.octets > profile.message_bytes_max {
+            return Some(Refusal::new(
+                Reply::message_too_large(profile.message_bytes_max),
+                "larger than limits.message_size",
+            ));
+        }
+        (header_bytes as u64 > profile.header_bytes_max).then(|| {
+            Refusal::new(
+                Reply::header_too_large(profile.header_bytes_max),
+                "header section larger than limits.header_size",
+            )
+        })
+    }
+
+    /// The header section is complete: read it, and ask whether its authors may be.
+    fn judge_header(&mut self, header_bytes: usize) {
+        let State::Data(mut transfer) = std::mem::replace(&mut self.state, State::Closed) else {
+            unreachable!("a header section is judged while data comes in");
+        };
+        let Stage::Header(section) = std::mem::replace(&mut transfer.stage, Stage::Body) else {
+            unreachable!("there is one header section");
+        };
+        let (header, body) = section.finish(header_bytes);
+        let authors = header
+            .refuse_loop(self.profile.received_fields_max)
+            .and_then(|()| header.authors());
+        match authors {
+            Err(error) => {
+                let reply = match &error {
+                    HeaderError::Loop(_) => Reply::mail_loop(),
+                    _ => Reply::bad_header(format!("message refused: {error}")),
+                };
+                self.refuse_data(transfer, Refusal::new(reply, error.to_string()));
+            }
+            Ok(authors)
+                if authors.from.is_empty()
+                    && transfer.transaction.reverse_path == ReversePath::Null =>
+            {
+                let reply = Reply::bad_header("message refused: it has no From field");
+                self.refuse_data(
+                    transfer,
+                    Refusal::new(reply, "no From field, and the null reverse-path"),
+                );
+            }
+            Ok(authors) => {
+                self.state = State::JudgingAuthors(
+                    transfer,
+                    Box::new(Judged {
+                        header,
+                        authors,
+                        body,
+                    }),
+                )
+            }
+        }
+    }
+
+    /// The authors are fine: the header section goes to the draft, and the body after it.
+    pub(super) fn accept_header(&mut self, mut transfer: Transfer, judged: Judged) {
+        let Judged { header, body, .. } = judged;
+        let Transaction {
+            ready,
+            reverse_path,
+            ..
+        } = &transfer.transaction;
+        let trace = Trace {
+            hostname: &self.profile.hostname,
+            id: &transfer.id,
+            cipher: self.link.tls.as_ref().map_or("", |tls| &tls.cipher),
+            time: transfer.began.wall,
+            client: self.profile.reveal_client.then(|| TraceClient {
+                name: &ready.greeting.client_name,
+                address: self.link.client.ip().to_canonical(),
+                account: &ready.account.name,
+            }),
+        };
+        let author = match reverse_path {
+            ReversePath::Mailbox(mailbox) => Some(mailbox),
+            ReversePath::Null => None,
+        };
+        header.write_to(&mut self.unstored, &trace, author);
+        self.unstored.extend_from_slice(&body);
+        transfer.message_id = Some(
+            header
+                .message_id()
+                .map_or_else(|| Header::added_message_id(&trace), str::to_owned),
+        );
+        transfer.stage = Stage::Body;
+        self.state = State::Data(transfer);
+    }
+
+    /// Nothing of the message is kept from here on. If it has ended, the client hears so now; else at its end.
+    pub(super) fn refuse_data(&mut self, mut transfer: Transfer, refusal: Refusal) {
+        self.abort_due = true;
+        self.unstored = Vec::new();
+        transfer.stage = Stage::Refused(refusal);
+        self.state = State::Data(transfer);
+    }
+
+    /// The data has ended, and everything of it is with the draft.
+    fn end_data(&mut self) {
+        let State::Data(transfer) = std::mem::replace(&mut self.state, State::Closed) else {
+            unreachable!("data ends while data comes in");
+        };
+        match &transfer.stage {
+            Stage::Header(section) => {
+                let end = section.end();
+                self.state = State::Data(transfer);
+                self.judge_header(end);
+            }
+            Stage::Body => self.state = State::JudgingMessage(transfer),
+            Stage::Refused(refusal) => {
+                let (reply, refusal) = (refusal.reply.clone(), refusal.clone());
+                self.events.push_back(transfer.refused(refusal));
+                self.state = State::Ready(transfer.transaction.ready);
+                self.respond(reply);
+            }
+        }
+    }
+}
+
+impl Transfer {
+    pub(super) fn refused(&self, refusal: Refusal) -> Event {
+        Event::MessageRefused {
+            account: self.transaction.ready.account.name.clone(),
+            id: Some(self.id.clone()),
+            from: self.transaction.reverse_path.to_string(),
+            reply: refusal.reply,
+            reason: refusal.reason,
+        }
+    }
+}
