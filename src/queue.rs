@@ -1,5 +1,96 @@
-//! stub
-use std::path::PathBuf;
+//! The queue directory: makes accepted messages durable, finds them again after a crash, and lets the operator look
+//! after them.
+//!
+//! It owns everything below the queue directory. It knows nothing of sessions, sockets or configuration files, and it
+//! sends nothing onward: whoever does that reads `ready/ID.json`, then `ready/ID.eml`, and when it has taken
+//! responsibility removes the `.json` first and the `.eml` second.
+//!
+//! # The states of a message on disk
+//!
+//! A message is a pair of files of one name. It is queued exactly when its `.json` is in `ready/`. `+` is there, `-` is
+//! not; the last column is what recovery does when the directory is opened.
+//!
+//! ```text
+//!        ready/        hold/
+//!     .eml  .json   .eml  .json   what it is                                         recovery
+//! S0   -     -       -     -      nothing                                            -
+//! S1   +     -       -     -      being committed or seen onward; litter later       removes the .eml
+//! S2   +     +       -     -      queued: its 250 may be said                        keeps it
+//! S3   -     +       -     -      left by a crash within a commit, before its 250    removes the .json, reports
+//! H1   -     -       +     -      being removed from hold; litter later              removes the .eml
+//! H2   -     -       +     +      held                                               keeps it
+//! H3   -     -       -     +      held, and somebody took its .eml away              reports
+//! M1   +     -       -     +      between ready and hold, either way                 moves the .eml to hold
+//! M2   -     +       +     -      nothing of ours leaves this                        moves the .json to hold, reports
+//!      any other combination      nothing of ours leaves this                        reports
+//! ```
+//!
+//! A `.json` that cannot be read is never deleted, whatever its row says; it is reported. So are files that are not
+//! ours.
+//!
+//! # The order of a commit
+//!
+//! ```text
+//! 1  drafts/ID.eml    created, written, fsync
+//! 2  drafts/ID.json   created, written, fsync
+//! 3  drafts/ID.eml  renamed to ready/ID.eml         S1
+//! 4  drafts/ID.json renamed to ready/ID.json        S2, for whoever looks now
+//! 5  fsync(ready/)                                  S2, for good: the Receipt, and only now the 250
+//! ```
+//!
+//! *Why drafts first:* a name in `ready/` then always stands for whole, durable content. A crash can only take names
+//! away, never cut a file short.
+//!
+//! *Why the `.eml` before the `.json`:* whoever works on `ready/` meanwhile goes by the `.json`, and when it is there
+//! the `.eml` is. *But a crash does not respect that order:* before step 5 any of the two renames may have reached the
+//! disk, which gives S0, S1, S2 or S3. None of them has been acknowledged, so S1 and S3 may be removed, and S2 is a
+//! message whose client will send it again: twice rather than never (RFC 5321 section 6.1 asks to keep that window
+//! small, and it is: one fsync and one reply).
+//!
+//! *Why no fsync of `drafts/`:* nothing is ever recovered from there. If a rename is durable on the side of `ready/`
+//! only, recovery removes the second name and the first one keeps the file.
+//!
+//! *If a step fails,* the message is refused and its files are removed, `.json` first. An fsync that failed is never
+//! repeated on the same file: the kernel may have dropped the data and would say yes. If step 5 fails the names in
+//! `ready/` are taken back. That is the best that can be done, not a guarantee: if the disk refuses that too, or the
+//! power goes at this moment, a message may stay queued that the client was told to send again; and somebody working
+//! on `ready/` may have taken it between steps 4 and 5.
+//!
+//! # The order of hold, release and remove
+//!
+//! ```text
+//! hold      .json to hold/, fsync both directories; .eml to hold/, fsync both
+//! release   .eml to ready/, fsync both directories; .json to ready/, fsync both
+//! remove    .json removed, fsync its directory; .eml removed, fsync
+//! ```
+//!
+//! The `.json` is in one place at any moment, and it alone says whether the message is queued. `hold` takes it away
+//! first, so that nobody begins to see a message onward whose content is leaving; `release` puts it there last, so that
+//! the content is there before. Interrupted in the middle, both leave the same state M1, which counts as held: what
+//! the operator withheld is not sent by accident, and either command can be given again. The fsync in the middle keeps
+//! a crash from reordering the two moves, which would give M2 or S3 and in the end a message without content. Moves
+//! and recovery exclude each other by `moves.lock`, since recovery would take half of a live move for litter.
+
+mod directory;
+pub mod disk;
+mod draft;
+mod layout;
+mod recovery;
+mod spool;
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use crate::decision::Refusal;
+use crate::diagnostic::Finding;
+use crate::envelope::MessageId;
+use crate::smtp::reply::Reply;
+
+pub use directory::{Entry, QueueDirectory};
+pub use draft::Draft;
+pub use layout::Place;
+pub use recovery::Recovered;
+pub use spool::Spool;
 
 /// What the operator can set about the queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -8,4 +99,173 @@ pub struct SpoolSettings {
     pub directory: PathBuf,
     /// Octets that stay free on its file system.
     pub minimum_free: u64,
+}
+
+/// What can go wrong with the queue. All of it is our fault or the operator's, none of it a client's.
+#[derive(Debug, thiserror::Error)]
+pub enum QueueError {
+    /// The draft met a fault before, or one of its operations was dropped in the middle: what it has is not the
+    /// message any more.
+    #[error("the draft was given up after an earlier fault or an interrupted operation")]
+    Abandoned,
+    /// Another command is moving messages and did not end in time.
+    #[error("another command is at work in {directory}")]
+    Busy {
+        /// The queue directory.
+        directory: PathBuf,
+    },
+    /// A file operation failed.
+    #[error("cannot {operation} {path}: {source}")]
+    Disk {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// A file that is about to be made is there already.
+    #[error("{path} is there already")]
+    Exists {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The write would leave less than `minimum_free`.
+    #[error(
+        "{free} octets are free on the file system of {directory}; {needed} more would leave less than \
+         minimum_free, {minimum_free}"
+    )]
+    Full {
+        /// The queue directory.
+        directory: PathBuf,
+        /// Octets that are free.
+        free: u64,
+        /// Octets that were to be written.
+        needed: u64,
+        /// Octets that have to stay free.
+        minimum_free: u64,
+    },
+    /// The work was cut off: the runtime is stopping, or a bug ended its thread.
+    #[error("the work on the queue was cut off: {0}")]
+    Interrupted(String),
+    /// Another daemon uses the directory.
+    #[error("the queue directory {directory} is in use by {}", holder(*.process))]
+    Locked {
+        /// The queue directory.
+        directory: PathBuf,
+        /// The other one's process number, where it is known.
+        process: Option<u32>,
+    },
+    /// No message of this id.
+    #[error("there is no message {id} in {directory}")]
+    Missing {
+        /// The queue directory.
+        directory: PathBuf,
+        /// What was asked for.
+        id: MessageId,
+    },
+    /// The file system or a quota has no room left.
+    #[error("cannot {operation} {path}: {source}")]
+    OutOfSpace {
+        /// What was tried, as a verb.
+        operation: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+fn holder(process: Option<u32>) -> String {
+    process.map_or_else(
+        || "another process".to_owned(),
+        |process| format!("process {process}"),
+    )
+}
+
+/// What turns the system's word about `operation` on `path` into ours.
+fn fault(operation: &'static str, path: &Path) -> impl FnOnce(io::Error) -> QueueError {
+    move |source| {
+        let path = path.to_owned();
+        match source.kind() {
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => QueueError::OutOfSpace {
+                operation,
+                path,
+                source,
+            },
+            _ => QueueError::Disk {
+                operation,
+                path,
+                source,
+            },
+        }
+    }
+}
+
+impl From<&QueueError> for Refusal {
+    /// What the client hears: try again later, in any case.
+    fn from(error: &QueueError) -> Self {
+        let reply = match error {
+            QueueError::Full { .. } | QueueError::OutOfSpace { .. } => Reply::storage_full(),
+            QueueError::Abandoned
+            | QueueError::Busy { .. }
+            | QueueError::Disk { .. }
+            | QueueError::Exists { .. }
+            | QueueError::Interrupted(_)
+            | QueueError::Locked { .. }
+            | QueueError::Missing { .. } => Reply::storage_failed(),
+        };
+        Self::new(reply, error.to_string())
+    }
+}
+
+impl From<&QueueError> for Finding {
+    /// What the operator reads, with a remedy where there is one.
+    fn from(error: &QueueError) -> Self {
+        let finding = Self::error(error.to_string());
+        match error {
+            QueueError::Busy { .. } => finding
+                .hint("wait for the other `gatepost queue` command to end, or end it, then try again"),
+            QueueError::Disk { source, .. } if source.kind() == io::ErrorKind::PermissionDenied => {
+                finding.hint("the queue directory belongs to the user that gatepost runs as; be that user, or root")
+            }
+            QueueError::Disk { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+                finding.hint("`gatepost serve` makes the queue directory when it starts, but not the directory above it")
+            }
+            QueueError::Full { .. } | QueueError::OutOfSpace { .. } => {
+                finding.hint("make room there, or give the queue another directory")
+            }
+            QueueError::Locked { .. } => finding
+                .hint("one gatepost per queue directory: stop the other one, or give this one its own"),
+            QueueError::Missing { .. } => finding.hint("`gatepost queue list` shows what is there"),
+            _ => finding,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_and_a_broken_one_sound_different() {
+        let path = Path::new("/spool/drafts/x.eml");
+        let reply =
+            |errno| Refusal::from(&fault("write", path)(io::Error::from_raw_os_error(errno)));
+        let (full, broken) = (
+            reply(nix::errno::Errno::ENOSPC as i32),
+            reply(nix::errno::Errno::EIO as i32),
+        );
+        assert_eq!(full.reply, Reply::storage_full());
+        assert_eq!(broken.reply, Reply::storage_failed());
+        assert!(
+            broken
+                .reason
+                .starts_with("cannot write /spool/drafts/x.eml: "),
+            "{}",
+            broken.reason
+        );
+        let quota = reply(nix::errno::Errno::EDQUOT as i32);
+        assert_eq!(quota.reply, Reply::storage_full());
+    }
 }

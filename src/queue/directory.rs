@@ -1,0 +1,275 @@
+//! The queue directory as the operator sees it: [`QueueDirectory`].
+//!
+//! Works beside a running daemon and beside whoever sees messages onward: it only ever touches whole messages, and one
+//! that disappears while it looks is simply not there. The order of its steps is argued in `queue.rs`. It blocks.
+
+use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::errno::Errno;
+
+use crate::envelope::{Envelope, MessageId};
+
+use super::disk::{Disk, LockAttempt, LockGuard, RealDisk};
+use super::layout::{EnvelopeFault, Layout, Part, Place, parse_file_name, read_envelope};
+use super::{QueueError, fault};
+
+/// How often the lock on moves is tried before giving up; with the pause below some five seconds. A move takes a few
+/// milliseconds.
+const LOCK_ATTEMPTS_MAX: u32 = 250;
+const LOCK_PAUSE: Duration = Duration::from_millis(20);
+/// Octets of a header section that are shown. Longer ones are cut.
+const HEADER_BYTES_MAX: u64 = 256 * 1024;
+
+/// The queue directory, for looking after it.
+#[derive(Clone, Debug)]
+pub struct QueueDirectory {
+    disk: Arc<dyn Disk>,
+    layout: Layout,
+}
+
+/// One message in the queue.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name.
+    pub id: MessageId,
+    /// Where it is.
+    pub place: Place,
+    /// Its envelope, or why that cannot be read.
+    pub envelope: Result<Envelope, String>,
+}
+
+impl QueueDirectory {
+    /// The directory at `path`, which a daemon must have opened once.
+    pub fn open(path: &Path) -> Result<Self, QueueError> {
+        Self::open_on(path, Arc::new(RealDisk))
+    }
+
+    /// The same on any disk.
+    pub fn open_on(path: &Path, disk: Arc<dyn Disk>) -> Result<Self, QueueError> {
+        let layout = Layout::new(path);
+        for place in [Place::Ready, Place::Hold] {
+            let directory = layout.directory(place);
+            disk.length(&directory)
+                .and_then(|length| length.ok_or_else(|| Errno::ENOENT.into()))
+                .map_err(fault("open", &directory))?;
+        }
+        Ok(Self { disk, layout })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.layout.root
+    }
+
+    /// The file that holds the entry's message.
+    pub fn message_path(&self, entry: &Entry) -> Result<PathBuf, QueueError> {
+        self.locate_message(entry.place, &entry.id)
+    }
+
+    /// All messages, the oldest first.
+    pub fn list(&self) -> Result<Vec<Entry>, QueueError> {
+        let mut entries = Vec::new();
+        for place in [Place::Ready, Place::Hold] {
+            let directory = self.layout.directory(place);
+            let names = self
+                .disk
+                .list_directory(&directory)
+                .map_err(fault("list", &directory))?;
+            for name in names {
+                if let Some((id, Part::Envelope)) = parse_file_name(&name.name) {
+                    entries.extend(self.read(place, id));
+                }
+            }
+        }
+        entries.sort_by(|this, other| this.id.cmp(&other.id));
+        Ok(entries)
+    }
+
+    /// One message.
+    pub fn find(&self, id: &MessageId) -> Result<Entry, QueueError> {
+        [Place::Ready, Place::Hold]
+            .into_iter()
+            .find_map(|place| self.read(place, id.clone()))
+            .ok_or_else(|| self.missing(id))
+    }
+
+    /// Withholds a message. One that is held already stays so.
+    pub fn hold(&self, id: &MessageId) -> Result<(), QueueError> {
+        let _guard = lock_moves(&*self.disk, &self.layout)?;
+        self.place_of(id)?;
+        self.relocate(id, Part::Envelope, Place::Ready, Place::Hold)?;
+        self.relocate(id, Part::Message, Place::Ready, Place::Hold)
+    }
+
+    /// Lets a held message go. One that is not held stays where it is.
+    pub fn release(&self, id: &MessageId) -> Result<(), QueueError> {
+        let _guard = lock_moves(&*self.disk, &self.layout)?;
+        let place = self.place_of(id)?;
+        // An envelope alone does not go to ready.
+        self.locate_message(place, id)?;
+        self.relocate(id, Part::Message, Place::Hold, Place::Ready)?;
+        self.relocate(id, Part::Envelope, Place::Hold, Place::Ready)
+    }
+
+    /// Removes a message for good, wherever it is.
+    pub fn remove(&self, id: &MessageId) -> Result<(), QueueError> {
+        let _guard = lock_moves(&*self.disk, &self.layout)?;
+        let place = self.place_of(id)?;
+        let message = self.locate_message(place, id);
+        self.remove_file(&self.layout.file(place, id, Part::Envelope))?;
+        match message {
+            Ok(path) => self.remove_file(&path),
+            // An envelope alone: there is nothing more to remove.
+            Err(QueueError::Missing { .. }) => Ok(()),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Writes the message, as it is stored, to `out`. Gives its length.
+    pub fn export(&self, id: &MessageId, out: &mut impl Write) -> Result<u64, QueueError> {
+        let (path, mut message) = self.open_message(id)?;
+        io::copy(&mut message, out).map_err(fault("copy", &path))
+    }
+
+    /// The header section of the message: everything before the first empty line.
+    pub fn header_section(&self, id: &MessageId) -> Result<Vec<u8>, QueueError> {
+        let (path, message) = self.open_message(id)?;
+        let mut start = Vec::new();
+        message
+            .take(HEADER_BYTES_MAX)
+            .read_to_end(&mut start)
+            .map_err(fault("read", &path))?;
+        if start.starts_with(b"\r\n") {
+            start.clear();
+        } else if let Some(end) = memchr::memmem::find(&start, b"\r\n\r\n") {
+            start.truncate(end + 2);
+        }
+        Ok(start)
+    }
+
+    fn missing(&self, id: &MessageId) -> QueueError {
+        QueueError::Missing {
+            directory: self.layout.root.clone(),
+            id: id.clone(),
+        }
+    }
+
+    /// `None` if it is not there.
+    fn read(&self, place: Place, id: MessageId) -> Option<Entry> {
+        let path = self.layout.file(place, &id, Part::Envelope);
+        let envelope = match read_envelope(&*self.disk, &path, &id) {
+            Ok(envelope) => Ok(envelope),
+            Err(EnvelopeFault::Missing) => return None,
+            Err(EnvelopeFault::Unreadable(reason)) => Err(reason),
+        };
+        Some(Entry {
+            id,
+            place,
+            envelope,
+        })
+    }
+
+    fn has(&self, place: Place, id: &MessageId, part: Part) -> Result<bool, QueueError> {
+        let path = self.layout.file(place, id, part);
+        let length = self.disk.length(&path).map_err(fault("look at", &path))?;
+        Ok(length.is_some())
+    }
+
+    /// Where the envelope is, which decides where the message counts as being.
+    fn place_of(&self, id: &MessageId) -> Result<Place, QueueError> {
+        for place in [Place::Ready, Place::Hold] {
+            if self.has(place, id, Part::Envelope)? {
+                return Ok(place);
+            }
+        }
+        Err(self.missing(id))
+    }
+
+    /// The `.eml` of a message whose envelope is in `place`: there, or in the other place in the middle of a move.
+    fn locate_message(&self, place: Place, id: &MessageId) -> Result<PathBuf, QueueError> {
+        let other = match place {
+            Place::Hold => Place::Ready,
+            Place::Ready => Place::Hold,
+        };
+        for place in [place, other] {
+            if self.has(place, id, Part::Message)? {
+                return Ok(self.layout.file(place, id, Part::Message));
+            }
+        }
+        Err(self.missing(id))
+    }
+
+    fn open_message(&self, id: &MessageId) -> Result<(PathBuf, Box<dyn Read + Send>), QueueError> {
+        let place = self.place_of(id)?;
+        let path = self.locate_message(place, id)?;
+        let file = self.disk.open_file(&path).map_err(fault("open", &path))?;
+        Ok((path, file))
+    }
+
+    /// Moves one file, if it is not there already, and waits until that is durable on both sides. An earlier attempt
+    /// may have got as far as the rename; that is why the waiting is for both.
+    fn relocate(
+        &self,
+        id: &MessageId,
+        part: Part,
+        from: Place,
+        to: Place,
+    ) -> Result<(), QueueError> {
+        if self.has(from, id, part)? {
+            let target = self.layout.file(to, id, part);
+            if self.has(to, id, part)? {
+                return Err(QueueError::Exists { path: target });
+            }
+            self.disk
+                .rename(&self.layout.file(from, id, part), &target)
+                .map_err(|error| match error.kind() {
+                    // Seen onward in this moment.
+                    io::ErrorKind::NotFound => self.missing(id),
+                    _ => fault("rename to", &target)(error),
+                })?;
+        }
+        for place in [to, from] {
+            let directory = self.layout.directory(place);
+            self.sync(&directory)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a file, if it is still there, and waits until that is durable.
+    fn remove_file(&self, path: &Path) -> Result<(), QueueError> {
+        match self.disk.remove_file(path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(fault("remove", path)(error));
+            }
+            _ => {}
+        }
+        path.parent().map_or(Ok(()), |parent| self.sync(parent))
+    }
+
+    fn sync(&self, directory: &Path) -> Result<(), QueueError> {
+        self.disk
+            .sync_directory(directory)
+            .map_err(fault("sync", directory))
+    }
+}
+
+/// Keeps everybody else from moving messages between `ready/` and `hold/`. Waits a bounded time.
+pub(super) fn lock_moves(disk: &dyn Disk, layout: &Layout) -> Result<LockGuard, QueueError> {
+    let path = &layout.moves_lock;
+    let note = std::process::id().to_string();
+    for attempt in 0..LOCK_ATTEMPTS_MAX {
+        if attempt > 0 {
+            std::thread::sleep(LOCK_PAUSE);
+        }
+        match disk.lock(path, &note).map_err(fault("lock", path))? {
+            LockAttempt::Held(_) => {}
+            LockAttempt::Taken(guard) => return Ok(guard),
+        }
+    }
+    Err(QueueError::Busy {
+        directory: layout.root.clone(),
+    })
+}

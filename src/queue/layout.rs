@@ -1,0 +1,169 @@
+//! Where things lie in the queue directory, and reading an envelope from there.
+//!
+//! Changes nothing on the disk.
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use crate::envelope::{Envelope, MessageId};
+
+use super::disk::Disk;
+
+/// Octets in an envelope's file that are read at all: some 100,000 recipients.
+const ENVELOPE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+
+/// Where a message is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Place {
+    /// `hold/`: withheld.
+    Hold,
+    /// `ready/`: to be seen onward.
+    Ready,
+}
+
+impl Place {
+    /// The directory's name, and the word for it everywhere else.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Ready => "ready",
+        }
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+/// The two files of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    /// `.json`
+    Envelope,
+    /// `.eml`
+    Message,
+}
+
+/// The paths below one queue directory.
+#[derive(Clone, Debug)]
+pub(super) struct Layout {
+    pub(super) root: PathBuf,
+    pub(super) drafts: PathBuf,
+    /// Held by the daemon for as long as it runs.
+    pub(super) lock: PathBuf,
+    /// Held for a moment by whoever moves a message between `ready/` and `hold/`, and by recovery.
+    pub(super) moves_lock: PathBuf,
+}
+
+impl Layout {
+    pub(super) fn new(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            drafts: root.join("drafts"),
+            lock: root.join("lock"),
+            moves_lock: root.join("moves.lock"),
+        }
+    }
+
+    pub(super) fn directory(&self, place: Place) -> PathBuf {
+        self.root.join(place.as_str())
+    }
+
+    pub(super) fn draft(&self, id: &MessageId, part: Part) -> PathBuf {
+        self.drafts.join(file_name(id, part))
+    }
+
+    pub(super) fn file(&self, place: Place, id: &MessageId, part: Part) -> PathBuf {
+        self.directory(place).join(file_name(id, part))
+    }
+}
+
+fn file_name(id: &MessageId, part: Part) -> String {
+    match part {
+        Part::Envelope => format!("{id}.json"),
+        Part::Message => format!("{id}.eml"),
+    }
+}
+
+/// What a name in `ready/` or `hold/` stands for; `None` for a name that is not ours.
+pub(super) fn parse_file_name(name: &OsStr) -> Option<(MessageId, Part)> {
+    let (id, extension) = name.to_str()?.rsplit_once('.')?;
+    let part = match extension {
+        "eml" => Part::Message,
+        "json" => Part::Envelope,
+        _ => return None,
+    };
+    Some((id.parse().ok()?, part))
+}
+
+/// Why an envelope cannot be had.
+#[derive(Debug)]
+pub(super) enum EnvelopeFault {
+    /// The file is not there.
+    Missing,
+    /// It cannot be read, or does not hold the envelope of this message. The text says what is wrong with it.
+    Unreadable(String),
+}
+
+/// Reads the envelope of `id` from its file.
+pub(super) fn read_envelope(
+    disk: &dyn Disk,
+    path: &Path,
+    id: &MessageId,
+) -> Result<Envelope, EnvelopeFault> {
+    let unreadable = |text: String| EnvelopeFault::Unreadable(text);
+    let read = || -> io::Result<Vec<u8>> {
+        let mut json = Vec::new();
+        disk.open_file(path)?
+            .take(ENVELOPE_BYTES_MAX + 1)
+            .read_to_end(&mut json)?;
+        Ok(json)
+    };
+    let json = read().map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => EnvelopeFault::Missing,
+        _ => unreadable(error.to_string()),
+    })?;
+    if json.len() as u64 > ENVELOPE_BYTES_MAX {
+        return Err(unreadable(format!(
+            "it is larger than {ENVELOPE_BYTES_MAX} octets"
+        )));
+    }
+    let envelope: Envelope =
+        serde_json::from_slice(&json).map_err(|error| unreadable(error.to_string()))?;
+    if envelope.id == *id {
+        Ok(envelope)
+    } else {
+        Err(unreadable(format!(
+            "it is the envelope of another message, {}",
+            envelope.id
+        )))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names() {
+        let id = MessageId::from_bits(77);
+        for part in [Part::Envelope, Part::Message] {
+            let name = file_name(&id, part);
+            assert_eq!(parse_file_name(OsStr::new(&name)), Some((id.clone(), part)));
+        }
+        for foreign in [
+            "",
+            ".",
+            "..",
+            "x.eml",
+            "00000000000000000000000007",
+            "a.json~",
+        ] {
+            assert_eq!(parse_file_name(OsStr::new(foreign)), None, "{foreign}");
+        }
+    }
+}
