@@ -1,5 +1,55 @@
-//! stub
+//! Who may log in: accounts, and the check of a claim against them.
+//!
+//! [`CredentialStore`] is what the server asks; [`Accounts`], the accounts file, answers. A check runs off the
+//! runtime's threads and within a budget of memory ([`AccountSettings::hash_memory`]), and costs the same whether the
+//! account exists, is disabled or has no password, so that neither the answer nor its time tells a stranger which
+//! accounts there are. (Accounts whose hashes were made with parameters other than most in the file can be told by the
+//! time that they take.)
+//!
+//! A file that is broken never replaces accounts that are in force. Nothing here speaks SMTP, and nothing here decides
+//! what a logged-in account may do: that is [`policy`](crate::policy).
+
+use std::future::Future;
+use std::net::IpAddr;
 use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use crate::decision::{Account, Authentication, Claim, RefusedLogin, Unavailable};
+use crate::diagnostic::Finding;
+use crate::secret::Secret;
+
+pub mod edit;
+pub mod file;
+mod hashing;
+pub mod identity;
+pub mod password;
+
+use file::Directory;
+use hashing::Hasher;
+use identity::{prepare_name, prepare_password};
+use password::{MEMORY_KIB_MAX, PasswordHash};
+
+/// A future that can be sent to another thread, in a box: what an asynchronous method of a trait object gives.
+pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// Something that knows who may log in.
+pub trait CredentialStore: Send + Sync {
+    /// Checks a claim that a client at the address `client` makes.
+    ///
+    /// `Err` means "could not tell", by overload or a fault of ours. Dropping the future abandons the answer, not
+    /// necessarily the work.
+    fn check<'a>(
+        &'a self,
+        claim: &'a Claim,
+        client: IpAddr,
+    ) -> BoxFuture<'a, Result<Authentication, Unavailable>>;
+
+    /// The account as it stands now; `None` if it was removed. For sessions that outlive a reload.
+    fn account(&self, name: &str) -> Option<Arc<Account>>;
+}
 
 /// What the operator can set about logins.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -10,4 +60,436 @@ pub struct AccountSettings {
     pub hash_memory: u64,
     /// How many logins may wait for a check at once; one more hears 454.
     pub hash_queue: usize,
+}
+
+impl AccountSettings {
+    /// `hash_memory` in the unit of argon2's `m`.
+    pub fn hash_memory_kib(&self) -> u32 {
+        u32::try_from(self.hash_memory >> 10).map_or(MEMORY_KIB_MAX, |kib| kib.min(MEMORY_KIB_MAX))
+    }
+}
+
+/// What was read from an accounts file, in numbers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Summary {
+    /// All accounts.
+    pub accounts: usize,
+    /// Those of them that are disabled.
+    pub disabled: usize,
+    /// Those of them that have no password.
+    pub without_password: usize,
+}
+
+/// The accounts of an accounts file.
+///
+/// A check uses one state from its beginning to its end, except for one thing: an account whose password was changed
+/// meanwhile is not let in by the old one.
+pub struct Accounts {
+    state: ArcSwap<State>,
+    /// Taken by reloads, so that of two at once the later one wins as a whole.
+    reloading: Mutex<()>,
+}
+
+/// One generation of settings and accounts.
+struct State {
+    settings: AccountSettings,
+    directory: Directory,
+    hasher: Arc<Hasher>,
+}
+
+impl Accounts {
+    /// Reads the accounts file. Warnings come with the accounts; any error comes without. Blocks on the disk.
+    pub fn open(settings: &AccountSettings) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
+        let (directory, warnings) = Directory::read(&settings.file, settings.hash_memory_kib())?;
+        let state = State {
+            settings: settings.clone(),
+            directory,
+            hasher: Arc::new(Hasher::new(settings.hash_memory_kib(), settings.hash_queue)),
+        };
+        let accounts = Self {
+            state: ArcSwap::from_pointee(state),
+            reloading: Mutex::new(()),
+        };
+        Ok((accounts, warnings))
+    }
+
+    /// Reads the same file again. After an error everything stays as it was. Blocks on the disk.
+    pub fn reload(&self) -> Result<(Summary, Vec<Finding>), Vec<Finding>> {
+        let _one_at_a_time = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let settings = self.state.load().settings.clone();
+        self.replace(&settings)
+    }
+
+    /// Takes new settings, another file among them, and reads that. After an error everything stays as it was. Checks
+    /// that have begun end within the old budget. Blocks on the disk.
+    pub fn reconfigure(
+        &self,
+        settings: &AccountSettings,
+    ) -> Result<(Summary, Vec<Finding>), Vec<Finding>> {
+        let _one_at_a_time = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        self.replace(settings)
+    }
+
+    fn replace(&self, settings: &AccountSettings) -> Result<(Summary, Vec<Finding>), Vec<Finding>> {
+        let old = self.state.load_full();
+        let (directory, warnings) = Directory::read(&settings.file, settings.hash_memory_kib())?;
+        let same_file = old.settings.file == settings.file;
+        if same_file && directory.is_blank() && !old.directory.is_blank() {
+            // What an editor that truncates before it writes leaves for a moment. Whoever means to have no account
+            // at all can say so in a comment.
+            return Err(vec![
+                Finding::error(
+                    "the accounts file is empty; the accounts that it had stay in force",
+                )
+                .in_file(&settings.file)
+                .hint("if no account is meant to be left, write a comment into it"),
+            ]);
+        }
+        let same_budget = old.settings.hash_memory_kib() == settings.hash_memory_kib()
+            && old.settings.hash_queue == settings.hash_queue;
+        let hasher = if same_budget {
+            Arc::clone(&old.hasher)
+        } else {
+            Arc::new(Hasher::new(settings.hash_memory_kib(), settings.hash_queue))
+        };
+        self.state.store(Arc::new(State {
+            settings: settings.clone(),
+            directory,
+            hasher,
+        }));
+        Ok((self.summary(), warnings))
+    }
+
+    /// What is in force now, in numbers.
+    pub fn summary(&self) -> Summary {
+        let state = self.state.load();
+        let records = state.directory.records();
+        Summary {
+            accounts: records.len(),
+            disabled: records
+                .iter()
+                .filter(|record| !record.account.enabled)
+                .count(),
+            without_password: records
+                .iter()
+                .filter(|record| record.hash.is_none())
+                .count(),
+        }
+    }
+
+    async fn check_password(
+        &self,
+        authorization_identity: &str,
+        authentication_identity: &str,
+        password: &Secret,
+        client: IpAddr,
+    ) -> Result<Authentication, Unavailable> {
+        let state = self.state.load_full();
+        let name = prepare_name(authentication_identity);
+        let prepared = prepare_password(password);
+        let usable = name.is_ok() && prepared.is_ok();
+        let verified = name
+            .as_ref()
+            .ok()
+            .and_then(|name| state.directory.find(name))
+            .and_then(|record| record.hash.clone());
+        // Every refusal costs one hash; what cannot be hashed is replaced by something that can.
+        let hash = verified
+            .clone()
+            .unwrap_or_else(|| Arc::clone(state.directory.dummy()));
+        let candidate = prepared.unwrap_or_else(|_| Secret::from("unusable"));
+        let (for_log, tried) = (Arc::clone(&state), name.clone().ok());
+        let (matches, log_name) = state
+            .hasher
+            .check(hash, candidate, move |matches| {
+                let name = match matches {
+                    true => None,
+                    false => tried.and_then(|tried| for_log.directory.name_for_log(&tried)),
+                };
+                (matches, name)
+            })
+            .await?;
+
+        let refuse = |reason, name| Ok(Authentication::Refuse { reason, name });
+        let Some(name) = name.ok().filter(|_| usable) else {
+            return refuse(RefusedLogin::Unusable, log_name);
+        };
+        // The accounts as they stand now, which a reload may have changed while the hash was computed.
+        let state = self.state.load();
+        let Some(record) = state.directory.find(&name) else {
+            return refuse(RefusedLogin::UnknownAccount, log_name);
+        };
+        let unchanged = match (&record.hash, &verified) {
+            (Some(now), Some(then)) => PasswordHash::same_as(now, then),
+            (None, None) => true,
+            _ => false,
+        };
+        if !unchanged {
+            return Err(Unavailable(
+                "the account was changed during its password check".to_owned(),
+            ));
+        }
+        // Without a password the comparison was with the dummy, which matches nothing, but no chance is taken.
+        if !matches || verified.is_none() {
+            return refuse(RefusedLogin::WrongPassword, Some(name));
+        }
+        let account = &record.account;
+        let client = client.to_canonical();
+        let address_allowed = account.allow_from.is_empty()
+            || account
+                .allow_from
+                .iter()
+                .any(|network| network.contains(&client));
+        let for_itself = authorization_identity.is_empty()
+            || prepare_name(authorization_identity).is_ok_and(|identity| identity == name);
+        if !account.enabled {
+            refuse(RefusedLogin::Disabled, Some(name))
+        } else if !address_allowed {
+            refuse(RefusedLogin::AddressNotAllowed, Some(name))
+        } else if !for_itself {
+            refuse(RefusedLogin::AuthorizationIdentity, Some(name))
+        } else {
+            Ok(Authentication::Accept(Arc::clone(account)))
+        }
+    }
+}
+
+impl CredentialStore for Accounts {
+    fn check<'a>(
+        &'a self,
+        claim: &'a Claim,
+        client: IpAddr,
+    ) -> BoxFuture<'a, Result<Authentication, Unavailable>> {
+        let Claim::Password {
+            authorization_identity,
+            authentication_identity,
+            password,
+        } = claim;
+        Box::pin(self.check_password(
+            authorization_identity,
+            authentication_identity,
+            password,
+            client,
+        ))
+    }
+
+    fn account(&self, name: &str) -> Option<Arc<Account>> {
+        let state = self.state.load();
+        state
+            .directory
+            .find(name)
+            .map(|record| Arc::clone(&record.account))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::password::{Parameters, make};
+    use super::*;
+
+    fn hash_of(password: &str) -> String {
+        let cheap = Parameters {
+            memory_kib: 16,
+            passes: 1,
+            lanes: 1,
+        };
+        make(&Secret::from(password), cheap).unwrap()
+    }
+
+    fn entry(name: &str, hash: &str) -> String {
+        format!("[[account]]\nname = \"{name}\"\npassword = \"{hash}\"\n")
+    }
+
+    fn settings(file: &Path) -> AccountSettings {
+        AccountSettings {
+            file: file.to_owned(),
+            hash_memory: 64 << 10,
+            hash_queue: 8,
+        }
+    }
+
+    fn open(source: &str) -> (Accounts, tempfile::TempDir) {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("accounts.toml");
+        std::fs::write(&file, source).unwrap();
+        let (accounts, _) = Accounts::open(&settings(&file)).unwrap();
+        (accounts, directory)
+    }
+
+    fn claim(authorization_identity: &str, name: &str, password: &[u8]) -> Claim {
+        Claim::Password {
+            authorization_identity: authorization_identity.to_owned(),
+            authentication_identity: name.to_owned(),
+            password: Secret::new(password.to_vec()),
+        }
+    }
+
+    fn runtime() -> tokio::runtime::Runtime {
+        tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap()
+    }
+
+    /// The answer in one line: the account's name, or the reason and the name for the log.
+    fn answer(accounts: &Accounts, claim: &Claim, client: &str) -> String {
+        let check = accounts.check(claim, client.parse().unwrap());
+        match runtime().block_on(check).unwrap() {
+            Authentication::Accept(account) => format!("accept {}", account.name),
+            Authentication::Refuse { reason, name } => {
+                format!("{reason:?} {}", name.as_deref().unwrap_or("-"))
+            }
+        }
+    }
+
+    #[test]
+    fn claims_and_their_answers() {
+        let hash = hash_of("secret");
+        let (accounts, _directory) = open(&format!(
+            "{}{}disabled = true\n{}allow_from = [\"192.0.2.0/24\", \"2001:db8::/64\"]\n{}",
+            entry("alice@example.org", &hash),
+            entry("off@example.org", &hash),
+            entry("near@example.org", &hash),
+            "[[account]]\nname = \"empty@example.org\"\n",
+        ));
+        let (alice, off, near, empty) = (
+            "alice@example.org",
+            "off@example.org",
+            "near@example.org",
+            "empty@example.org",
+        );
+        for (name, password, expected) in [
+            (alice, "secret", "accept alice@example.org"),
+            ("alice@EXAMPLE.org", "secret", "accept alice@example.org"),
+            (alice, "Secret", "WrongPassword alice@example.org"),
+            (
+                "ALICE@example.org",
+                "secret",
+                "UnknownAccount ALICE@example.org",
+            ),
+            ("hunter2hunter2", "secret", "UnknownAccount -"),
+            ("", "secret", "Unusable -"),
+            ("al\u{7}ice@example.org", "secret", "Unusable -"),
+            (alice, "", "Unusable alice@example.org"),
+            (alice, "se\0cret", "Unusable alice@example.org"),
+            (off, "secret", "Disabled off@example.org"),
+            (off, "wrong", "WrongPassword off@example.org"),
+            (near, "secret", "AddressNotAllowed near@example.org"),
+            (near, "wrong", "WrongPassword near@example.org"),
+            (empty, "secret", "WrongPassword empty@example.org"),
+            (empty, "unusable", "WrongPassword empty@example.org"),
+        ] {
+            let claim = claim("", name, password.as_bytes());
+            let answer = answer(&accounts, &claim, "203.0.113.7");
+            assert_eq!(answer, expected, "{name:?} {password:?}");
+        }
+        for (client, expected) in [
+            ("192.0.2.9", "accept near@example.org"),
+            ("::ffff:192.0.2.9", "accept near@example.org"),
+            ("2001:db8::5", "accept near@example.org"),
+            ("2001:db8:0:1::5", "AddressNotAllowed near@example.org"),
+            ("192.0.3.9", "AddressNotAllowed near@example.org"),
+        ] {
+            let answer = answer(&accounts, &claim("", near, b"secret"), client);
+            assert_eq!(answer, expected, "{client}");
+        }
+        for (authorization_identity, password, expected) in [
+            (alice, "secret", "accept alice@example.org"),
+            ("alice@Example.org", "secret", "accept alice@example.org"),
+            (off, "secret", "AuthorizationIdentity alice@example.org"),
+            ("\0", "secret", "AuthorizationIdentity alice@example.org"),
+            (off, "wrong", "WrongPassword alice@example.org"),
+        ] {
+            let claim = claim(authorization_identity, alice, password.as_bytes());
+            let answer = answer(&accounts, &claim, "203.0.113.7");
+            assert_eq!(answer, expected, "{authorization_identity:?}");
+        }
+        for password in [b"\xff".as_slice(), &[b'x'; 2000]] {
+            let answer = answer(&accounts, &claim("", alice, password), "203.0.113.7");
+            assert_eq!(answer, "Unusable alice@example.org");
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_prepared_is_not_what_stands_in_for_it() {
+        let (accounts, _directory) = open(&entry("a@b.example", &hash_of("unusable")));
+        let answer = answer(&accounts, &claim("", "a@b.example", b""), "192.0.2.1");
+        assert!(answer.starts_with("Unusable"), "{answer}");
+    }
+
+    #[test]
+    fn a_broken_file_keeps_the_old_accounts() {
+        let alice = entry("alice@example.org", &hash_of("secret"));
+        let (accounts, directory) = open(&alice);
+        let file = directory.path().join("accounts.toml");
+        for broken in [
+            &alice[..alice.len() - 5],
+            "",
+            "  \n",
+            "[[account]]\nnam = 1\n",
+        ] {
+            std::fs::write(&file, broken).unwrap();
+            let findings = accounts.reload().unwrap_err();
+            assert!(findings.iter().any(Finding::is_error));
+            assert!(accounts.account("alice@example.org").is_some(), "{broken}");
+        }
+        std::fs::remove_file(&file).unwrap();
+        assert!(accounts.reload().is_err());
+        assert!(accounts.account("alice@example.org").is_some());
+
+        std::fs::write(&file, alice.replace("alice", "bob") + "disabled = true\n").unwrap();
+        let (summary, _) = accounts.reload().unwrap();
+        assert_eq!((summary.accounts, summary.disabled), (1, 1));
+        assert!(accounts.account("alice@example.org").is_none());
+        assert!(!accounts.account("bob@example.org").unwrap().enabled);
+
+        std::fs::write(&file, "# nobody any more\n").unwrap();
+        assert_eq!(accounts.reload().unwrap().0.accounts, 0);
+        assert!(accounts.account("bob@example.org").is_none());
+    }
+
+    #[test]
+    fn settings_change_as_a_whole_or_not_at_all() {
+        let (accounts, directory) = open(&entry("alice@example.org", &hash_of("secret")));
+        let file = directory.path().join("accounts.toml");
+        let with_memory = |kib: u64| AccountSettings {
+            hash_memory: kib << 10,
+            ..settings(&file)
+        };
+        let login = || {
+            let claim = claim("", "alice@example.org", b"secret");
+            answer(&accounts, &claim, "192.0.2.1")
+        };
+        let findings = accounts.reconfigure(&with_memory(8)).unwrap_err();
+        assert!(
+            findings[0].message.contains("more than the 8 KiB allowed"),
+            "{findings:?}"
+        );
+        assert_eq!(login(), "accept alice@example.org");
+        accounts.reconfigure(&with_memory(16)).unwrap();
+        assert_eq!(login(), "accept alice@example.org");
+    }
+
+    #[test]
+    fn an_old_password_does_not_outlive_its_check() {
+        let (accounts, directory) = open(&entry("alice@example.org", &hash_of("secret")));
+        let claim = claim("", "alice@example.org", b"secret");
+        runtime().block_on(async {
+            let mut check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+            let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+            let begun = check.as_mut().poll(&mut context);
+            assert!(begun.is_pending());
+            let file = directory.path().join("accounts.toml");
+            std::fs::write(&file, entry("alice@example.org", &hash_of("changed"))).unwrap();
+            accounts.reload().unwrap();
+            assert!(check.await.is_err());
+        });
+    }
 }

@@ -1,13 +1,510 @@
-//! stub
-use std::path::Path;
+//! `gatepost account`: looks after the accounts file.
+//!
+//! Finds the file through the configuration, or takes it from `--file`. Passwords come from the terminal, twice, or from
+//! one line of standard input; they are never taken from the command line, where every user of the machine could read
+//! them, and never shown. A running gatepost notices the change by itself.
+
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use super::Failure;
+use clap::Subcommand;
+use serde_json::{Value, json};
+use zeroize::Zeroizing;
 
-/// stub
+use super::{Failure, print, say};
+use crate::account::edit::{self, Edit, Edited, NewAccount};
+use crate::account::file::{Directory, Record};
+use crate::account::identity::{PASSWORD_BYTES_MAX, prepare_name, prepare_password};
+use crate::account::password::{self, MEMORY_KIB_MAX, Parameters};
+use crate::decision::{Limit, SenderPattern};
+use crate::diagnostic::{Finding, nearest};
+use crate::secret::Secret;
+
+/// Look after the accounts file: who may log in, and as whom they may send
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+pub(crate) struct Args {
+    /// The accounts file itself, instead of the one that the configuration names
+    #[arg(long, global = true, value_name = "FILE")]
+    file: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
 
-pub(crate) fn run(_config: &Path, _args: Args) -> Result<ExitCode, Failure> {
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Add an account; asks for its password twice
+    #[command(after_help = PATTERNS_HELP)]
+    Add {
+        /// What the client logs in as, mostly an address
+        name: String,
+        /// Read the password from one line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+        /// What it may send as, any number of times; without it, its own name
+        #[arg(long, value_name = "PATTERN")]
+        send_as: Vec<String>,
+        /// A remark of your own
+        #[arg(long, value_name = "TEXT")]
+        note: Option<String>,
+    },
+    /// Give an account another password; asks for it twice
+    Password {
+        /// The account
+        name: String,
+        /// Read the password from one line of standard input
+        #[arg(long)]
+        password_stdin: bool,
+    },
+    /// Remove an account, and the comment right above it
+    Remove {
+        /// The account
+        name: String,
+    },
+    /// Keep an account from logging in
+    Disable {
+        /// The account
+        name: String,
+    },
+    /// Let a disabled account log in again
+    Enable {
+        /// The account
+        name: String,
+    },
+    /// List all accounts
+    #[command(after_help = JSON_HELP)]
+    List {
+        /// As a JSON array
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one account
+    #[command(after_help = JSON_HELP)]
+    Show {
+        /// The account
+        name: String,
+        /// As a JSON object
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+const PATTERNS_HELP: &str = "\
+A PATTERN is one of:
+  alice@example.org  this address, and alice+anything@example.org
+  *@example.org      every address of exactly this domain
+  *                  every address
+  <>                 the null reverse-path, for programs that send bounces";
+
+const JSON_HELP: &str = "\
+JSON: `list` gives an array of objects, `show` one of them. Fields, which are only ever added to:
+  name                text    as it is compared
+  enabled             boolean
+  has_password        boolean
+  send_as             array of patterns
+  allow_from          array of networks; empty: from everywhere
+  messages_per_hour   number, \"unlimited\", or null: what [limits.account] says
+  recipients_per_day  the same
+  note                text or null
+  file, line          where it is written";
+
+pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
+    let place = Place::find(config, args.file)?;
+    match args.command {
+        Command::Add {
+            name,
+            password_stdin,
+            send_as,
+            note,
+        } => {
+            // What can be known to be wrong is said before anybody types a password.
+            check_patterns(&send_as)?;
+            place.refuse_existing(&name)?;
+            let hash = hash_of_new_password(&name, password_stdin)?;
+            let new = NewAccount {
+                hash,
+                send_as,
+                note,
+            };
+            let edited = place.edit(&name, &Edit::Add(new))?;
+            if edited.created {
+                say(format_args!(
+                    "created {}: only its owner can read it, so that has to be who runs gatepost",
+                    place.file.display()
+                ));
+            }
+            print(done("added", &edited));
+        }
+        Command::Password {
+            name,
+            password_stdin,
+        } => {
+            place.record(&name)?;
+            let hash = hash_of_new_password(&name, password_stdin)?;
+            let edited = place.edit(&name, &Edit::SetPassword { hash })?;
+            print(done("set the password of", &edited));
+        }
+        Command::Remove { name } => print(done("removed", &place.edit(&name, &Edit::Remove)?)),
+        Command::Disable { name } => print(done("disabled", &place.edit(&name, &Edit::Disable)?)),
+        Command::Enable { name } => print(done("enabled", &place.edit(&name, &Edit::Enable)?)),
+        Command::List { json } => {
+            let directory = place.read()?;
+            if json {
+                let all: Vec<Value> = directory.records().iter().map(to_json).collect();
+                print(format_args!("{:#}", Value::from(all)));
+            } else {
+                for line in table(directory.records()) {
+                    print(line);
+                }
+            }
+        }
+        Command::Show { name, json } => {
+            let record = place.record(&name)?;
+            if json {
+                print(format_args!("{:#}", to_json(&record)));
+            } else {
+                for line in description(&record) {
+                    print(line);
+                }
+            }
+        }
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Which file, and what one password check may take of memory.
+struct Place {
+    file: PathBuf,
+    memory_kib_max: u32,
+}
+
+impl Place {
+    fn find(config: &Path, file: Option<PathBuf>) -> Result<Self, Failure> {
+        if let Some(file) = file {
+            return Ok(Self {
+                file,
+                memory_kib_max: MEMORY_KIB_MAX,
+            });
+        }
+        let settings = crate::config::load(config)?.config.accounts;
+        Ok(Self {
+            memory_kib_max: settings.hash_memory_kib(),
+            file: settings.file,
+        })
+    }
+
+    fn read(&self) -> Result<Directory, Failure> {
+        let (directory, warnings) = Directory::read(&self.file, self.memory_kib_max)?;
+        warnings.iter().for_each(say);
+        Ok(directory)
+    }
+
+    fn record(&self, name: &str) -> Result<Record, Failure> {
+        let (directory, _) = Directory::read(&self.file, self.memory_kib_max)?;
+        find(&directory, &self.file, name).map_err(Failure::from)
+    }
+
+    fn refuse_existing(&self, name: &str) -> Result<(), Failure> {
+        let prepared = prepare_name(name)
+            .map_err(|unusable| Finding::error(format!("the name {unusable}")))?;
+        if !self.file.exists() {
+            return Ok(());
+        }
+        let (directory, _) = Directory::read(&self.file, self.memory_kib_max)?;
+        match directory.find(&prepared) {
+            None => Ok(()),
+            Some(record) => {
+                let origin = &record.account.origin;
+                let message = format!("the account `{name}` exists already, at {origin}");
+                let hint = format!("for another password: gatepost account password {name}");
+                Err(Finding::error(message).hint(hint).into())
+            }
+        }
+    }
+
+    fn edit(&self, name: &str, edit: &Edit) -> Result<Edited, Failure> {
+        let edited = edit::apply(&self.file, name, edit, self.memory_kib_max)?;
+        edited.warnings.iter().for_each(say);
+        Ok(edited)
+    }
+}
+
+/// The account of this name, however it is written.
+pub(super) fn find(directory: &Directory, file: &Path, name: &str) -> Result<Record, Vec<Finding>> {
+    let prepared = prepare_name(name)
+        .map_err(|unusable| vec![Finding::error(format!("the name {unusable}"))])?;
+    directory.find(&prepared).cloned().ok_or_else(|| {
+        let names = directory.records().iter();
+        let hint = match nearest(name, names.map(|record| record.account.name.as_str())) {
+            Some(name) => format!("did you mean `{name}`?"),
+            None => "gatepost account list shows all of them".to_owned(),
+        };
+        let message = format!("there is no account `{name}`");
+        vec![Finding::error(message).in_file(file).hint(hint)]
+    })
+}
+
+fn check_patterns(patterns: &[String]) -> Result<(), Failure> {
+    let wrong = patterns
+        .iter()
+        .filter_map(|pattern| SenderPattern::parse(pattern).err());
+    let findings: Vec<Finding> = wrong
+        .map(|error| {
+            Finding::error(format!("--send-as {error}"))
+                .hint("--send-as alice@example.org, or '*@lists.example.org' in quotes")
+        })
+        .collect();
+    match findings.is_empty() {
+        true => Ok(()),
+        false => Err(findings.into()),
+    }
+}
+
+fn done(what: &str, edited: &Edited) -> String {
+    let name = &edited.name;
+    match edited.changed {
+        true => format!("{what} {name}; a running gatepost notices within seconds"),
+        false => format!("{what} {name}; it was so before"),
+    }
+}
+
+/// Asks for a password and gives its hash.
+fn hash_of_new_password(name: &str, from_stdin: bool) -> Result<String, Failure> {
+    let password = match from_stdin {
+        true => read_line(std::io::stdin())?,
+        false => ask_twice(name)?,
+    };
+    let prepared = prepare_password(&password)
+        .map_err(|unusable| Finding::error(format!("the password {unusable}")))?;
+    password::make(&prepared, Parameters::default())
+        .map_err(|error| Finding::error(error.to_string()).into())
+}
+
+fn ask_twice(name: &str) -> Result<Secret, Failure> {
+    let ask = |prompt: String| {
+        rpassword::prompt_password(prompt)
+            .map(|text| Secret::new(text.into_bytes()))
+            .map_err(|error| {
+                let finding = Finding::error(format!("cannot ask for a password: {error}"));
+                Failure::from(finding.hint("without a terminal, use --password-stdin"))
+            })
+    };
+    let first = ask(format!("Password for {name}: "))?;
+    let second = ask("The same again: ".to_owned())?;
+    match first.expose() == second.expose() {
+        true => Ok(first),
+        false => Err(Finding::error("the two passwords differ; nothing was changed").into()),
+    }
+}
+
+/// The first line of `input` without its end; what follows it is left alone.
+fn read_line(input: impl std::io::Read) -> Result<Secret, Failure> {
+    let bound = PASSWORD_BYTES_MAX as u64 + 2;
+    // Reserved at once, so that no shorter copy is left behind in freed memory.
+    let mut line = Zeroizing::new(Vec::with_capacity(PASSWORD_BYTES_MAX + 2));
+    BufReader::new(input.take(bound))
+        .read_until(b'\n', &mut line)
+        .map_err(|error| Finding::error(format!("cannot read the password: {error}")))?;
+    let text = line.strip_suffix(b"\n").unwrap_or(&line);
+    let text = text.strip_suffix(b"\r").unwrap_or(text);
+    Ok(Secret::new(text.to_vec()))
+}
+
+fn to_json(record: &Record) -> Value {
+    let account = &record.account;
+    let limit = |limit: Option<Limit>| match limit {
+        None => Value::Null,
+        Some(Limit::Unlimited) => "unlimited".into(),
+        Some(Limit::AtMost(number)) => number.get().into(),
+    };
+    let texts = |texts: Vec<String>| Value::from(texts);
+    json!({
+        "name": account.name,
+        "enabled": account.enabled,
+        "has_password": record.hash.is_some(),
+        "send_as": texts(account.send_as.iter().map(|(pattern, _)| pattern.to_string()).collect()),
+        "allow_from": texts(account.allow_from.iter().map(ToString::to_string).collect()),
+        "messages_per_hour": limit(account.messages_per_hour),
+        "recipients_per_day": limit(account.recipients_per_day),
+        "note": account.note,
+        "file": account.origin.file.display().to_string(),
+        "line": account.origin.line,
+    })
+}
+
+/// Text for a terminal: what could move its cursor or change its colours is escaped.
+pub(super) fn printable(text: &str) -> String {
+    let escape = |character: char| match character.is_control() {
+        true => character.escape_default().to_string(),
+        false => character.to_string(),
+    };
+    text.chars().map(escape).collect()
+}
+
+/// `enabled`, or why nobody can log in.
+fn state(record: &Record) -> &'static str {
+    match (record.account.enabled, &record.hash) {
+        (false, _) => "disabled",
+        (true, None) => "no password",
+        (true, Some(_)) => "enabled",
+    }
+}
+
+fn patterns(record: &Record) -> String {
+    let patterns = record.account.send_as.iter();
+    let texts: Vec<String> = patterns.map(|(pattern, _)| pattern.to_string()).collect();
+    match texts.is_empty() {
+        true => "nobody".to_owned(),
+        false => texts.join(", "),
+    }
+}
+
+fn table(records: &[Record]) -> Vec<String> {
+    let widths = records
+        .iter()
+        .map(|record| record.account.name.chars().count());
+    let width = widths.max().unwrap_or(0);
+    records
+        .iter()
+        .map(|record| {
+            let name = &record.account.name;
+            let note = match &record.account.note {
+                Some(note) => format!("  # {}", printable(note)),
+                None => String::new(),
+            };
+            format!(
+                "{name:width$}  {:11}  sends as {}{note}",
+                state(record),
+                patterns(record)
+            )
+        })
+        .collect()
+}
+
+fn description(record: &Record) -> Vec<String> {
+    let account = &record.account;
+    let limit = |limit: Option<Limit>| match limit {
+        None => "as in [limits.account]".to_owned(),
+        Some(Limit::Unlimited) => "unlimited".to_owned(),
+        Some(Limit::AtMost(number)) => number.to_string(),
+    };
+    let networks: Vec<String> = account.allow_from.iter().map(ToString::to_string).collect();
+    let networks = match networks.is_empty() {
+        true => "everywhere".to_owned(),
+        false => networks.join(", "),
+    };
+    let mut lines = vec![
+        format!("name                {}", account.name),
+        format!("state               {}", state(record)),
+        format!("send_as             {}", patterns(record)),
+        format!("allow_from          {networks}"),
+        format!("messages_per_hour   {}", limit(account.messages_per_hour)),
+        format!("recipients_per_day  {}", limit(account.recipients_per_day)),
+    ];
+    if let Some(note) = &account.note {
+        lines.push(format!("note                {}", printable(note)));
+    }
+    lines.push(format!("written at          {}", account.origin));
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SOURCE: &str = r#"[[account]]
+name = "alice@example.org"
+password = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
+note = "2nd floor"
+messages_per_hour = 50
+recipients_per_day = "unlimited"
+
+[[account]]
+name = "scanner"
+send_as = ["*@example.org", "<>"]
+allow_from = ["192.0.2.0/24"]
+disabled = true
+"#;
+
+    fn directory() -> Directory {
+        Directory::parse(Path::new("accounts.toml"), SOURCE, 1024)
+            .unwrap()
+            .0
+    }
+
+    #[test]
+    fn one_line_of_standard_input() {
+        for (input, password) in [
+            ("secret\n", "secret"),
+            ("secret\r\n", "secret"),
+            ("secret", "secret"),
+            (" secret \nmore\n", " secret "),
+            ("\n", ""),
+            ("", ""),
+        ] {
+            let line = read_line(input.as_bytes()).unwrap();
+            assert_eq!(line.expose(), password.as_bytes(), "{input:?}");
+        }
+        let endless = read_line(std::io::repeat(b'x')).unwrap();
+        assert!(prepare_password(&endless).is_err());
+    }
+
+    #[test]
+    fn no_output_shows_a_hash() {
+        let directory = directory();
+        let mut shown = table(directory.records()).join("\n");
+        for record in directory.records() {
+            shown.push_str(&description(record).join("\n"));
+            shown.push_str(&to_json(record).to_string());
+        }
+        assert!(!shown.contains("argon2"), "{shown}");
+        assert!(!shown.contains("c29tZXNhbHQ"), "{shown}");
+    }
+
+    #[test]
+    fn control_characters_are_escaped() {
+        assert_eq!(printable("o'neil \u{1b}[2J"), "o'neil \\u{1b}[2J");
+    }
+
+    #[test]
+    fn lines_and_json() {
+        let directory = directory();
+        assert_eq!(
+            table(directory.records()),
+            [
+                "alice@example.org  enabled      sends as alice@example.org  # 2nd floor",
+                "scanner            disabled     sends as *@example.org, <>",
+            ]
+        );
+        assert_eq!(
+            to_json(&directory.records()[0]),
+            json!({
+                "name": "alice@example.org", "enabled": true, "has_password": true,
+                "send_as": ["alice@example.org"], "allow_from": [], "messages_per_hour": 50,
+                "recipients_per_day": "unlimited", "note": "2nd floor", "file": "accounts.toml", "line": 1,
+            })
+        );
+        assert_eq!(
+            to_json(&directory.records()[1]),
+            json!({
+                "name": "scanner", "enabled": false, "has_password": false,
+                "send_as": ["*@example.org", "<>"], "allow_from": ["192.0.2.0/24"], "messages_per_hour": null,
+                "recipients_per_day": null, "note": null, "file": "accounts.toml", "line": 8,
+            })
+        );
+    }
+
+    #[test]
+    fn unknown_names_and_patterns_come_with_a_hint() {
+        let file = Path::new("accounts.toml");
+        let findings = find(&directory(), file, "alcie@example.org").unwrap_err();
+        assert_eq!(
+            findings[0].one_line(),
+            "accounts.toml: there is no account `alcie@example.org` (hint: did you mean `alice@example.org`?)"
+        );
+        let Failure(findings) =
+            check_patterns(&["*@example.org".to_owned(), "nonsense".to_owned()]).unwrap_err();
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].message.contains("`nonsense`"));
+    }
 }

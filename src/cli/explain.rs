@@ -1,13 +1,627 @@
-//! stub
+//! `gatepost explain`: what serve would decide, by which rule, and what the client would hear.
+//!
+//! It asks the same policy in the same order as a session does, with what the limits have used as of the last saved
+//! state. Nothing is sent, written or used up. Each question is answered on its own, as if those before it had been
+//! allowed, so that one run shows everything that is wrong.
+
+use std::net::IpAddr;
 use std::path::Path;
 use std::process::ExitCode;
+use std::sync::Arc;
 
-use super::Failure;
+use serde_json::{Value, json};
 
-/// stub
+use super::account::printable;
+use super::{Failure, print, say};
+use crate::account::file::{Directory, Record};
+use crate::account::identity::prepare_name;
+use crate::clock::Now;
+use crate::decision::{Limit, Origin, Question, RefusedLogin, Rule, Verdict};
+use crate::diagnostic::{Finding, nearest};
+use crate::policy::{Limiter, Policy, Usage};
+use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
+use crate::smtp::reply::Reply;
+
+/// The state of the limits, in the queue directory.
+const LIMITS_FILE: &str = "limits.json";
+
+/// Show the decision that serve would take, the rule that takes it, and the exact reply; nothing is sent
 #[derive(Debug, clap::Args)]
-pub(crate) struct Args {}
+#[command(after_help = HELP)]
+pub(crate) struct Args {
+    /// The account that sends
+    #[arg(long, value_name = "NAME")]
+    account: String,
+    /// The envelope sender; "" or "<>" is the null reverse-path
+    #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
+    from: String,
+    /// A recipient, any number of times
+    #[arg(long, value_name = "ADDRESS")]
+    to: Vec<String>,
+    /// An address of the header From, any number of times
+    #[arg(long, value_name = "ADDRESS")]
+    header_from: Vec<String>,
+    /// The client's address, for allow_from
+    #[arg(long, value_name = "IP")]
+    client: Option<IpAddr>,
+    /// As one JSON object
+    #[arg(long)]
+    json: bool,
+}
 
-pub(crate) fn run(_config: &Path, _args: Args) -> Result<ExitCode, Failure> {
-    Ok(ExitCode::SUCCESS)
+const HELP: &str = "\
+Exit status: 0 if all of it is allowed, 1 if anything would be refused.
+
+JSON, whose fields are only ever added to:
+  account   text
+  allowed   boolean: whether all steps are
+  steps     array of:
+    step      text: AUTH, MAIL, RCPT, FROM or DATA
+    about     text: the address or number in question
+    decision  \"allow\" or \"refuse\"
+    rule      null, or an object of name, file and line (null for what is built in or default)
+    reply     text on the wire without line end, or null where there is none of its own
+    reason    text for the operator, or null
+  limits    array of: name, limit (number or \"unlimited\"), used, frees_at (time or null), file, line";
+
+pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
+    let config = crate::config::load(config)?.config;
+    let now = Now::read();
+    let memory_kib_max = config.accounts.hash_memory_kib();
+    let (directory, _) = Directory::read(&config.accounts.file, memory_kib_max)?;
+    let (limiter, warnings) = Limiter::look_into(&config.queue.directory.join(LIMITS_FILE), now);
+    warnings.iter().for_each(say);
+    let policy = Policy::new(config.policy, Arc::new(limiter));
+    let json = args.json;
+    let explanation = explain(
+        &directory,
+        &config.accounts.file,
+        &policy,
+        config.profile.recipients_max,
+        args,
+        now,
+    )?;
+    if json {
+        print(format_args!("{:#}", explanation.to_json()));
+    } else {
+        for line in explanation.lines() {
+            print(line);
+        }
+    }
+    Ok(match explanation.allowed() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    })
+}
+
+/// All steps of one message's way through the policy.
+struct Explanation {
+    account: String,
+    steps: Vec<Step>,
+    limits: Vec<Usage>,
+    notes: Vec<String>,
+}
+
+/// One question and its answer.
+struct Step {
+    /// The command or field that it belongs to.
+    step: &'static str,
+    about: String,
+    allowed: bool,
+    rule: Option<Rule>,
+    reply: Option<Reply>,
+    reason: Option<String>,
+}
+
+impl Step {
+    fn new(
+        step: &'static str,
+        about: impl Into<String>,
+        verdict: Verdict,
+        yes: Option<Reply>,
+    ) -> Self {
+        let about = about.into();
+        match verdict {
+            Verdict::Allow(rule) => Self {
+                step,
+                about,
+                allowed: true,
+                rule: Some(rule),
+                reply: yes,
+                reason: None,
+            },
+            Verdict::Refuse(refusal) => Self {
+                step,
+                about,
+                allowed: false,
+                rule: refusal.rule,
+                reply: Some(refusal.reply),
+                reason: Some(refusal.reason),
+            },
+        }
+    }
+
+    /// A refusal that comes before any rule.
+    fn refused(
+        step: &'static str,
+        about: impl Into<String>,
+        reply: Reply,
+        reason: impl Into<String>,
+        rule: Option<Rule>,
+    ) -> Self {
+        Self {
+            step,
+            about: about.into(),
+            allowed: false,
+            rule,
+            reply: Some(reply),
+            reason: Some(reason.into()),
+        }
+    }
+}
+
+fn explain(
+    directory: &Directory,
+    file: &Path,
+    policy: &Policy,
+    recipients_max: usize,
+    args: Args,
+    now: Now,
+) -> Result<Explanation, Failure> {
+    let mut explanation = Explanation {
+        account: args.account.clone(),
+        steps: Vec::new(),
+        limits: Vec::new(),
+        notes: Vec::new(),
+    };
+    let record = prepare_name(&args.account)
+        .ok()
+        .and_then(|name| directory.find(&name));
+    let Some(record) = record else {
+        let names = directory.records().iter();
+        if let Some(name) = nearest(&args.account, names.map(|record| &*record.account.name)) {
+            explanation.notes.push(format!("did you mean `{name}`?"));
+        }
+        let rule = Rule {
+            name: "file",
+            origin: None,
+        };
+        explanation.steps.push(Step::refused(
+            "AUTH",
+            &args.account,
+            Reply::authentication_failed(),
+            format!("{}: {}", file.display(), RefusedLogin::UnknownAccount),
+            Some(rule),
+        ));
+        return Ok(explanation);
+    };
+    let account = &record.account;
+    explanation.account.clone_from(&account.name);
+    explanation.steps.push(login(record, args.client));
+    if args.client.is_none() && !account.allow_from.is_empty() {
+        explanation
+            .notes
+            .push("the account has allow_from: with --client it is decided too".to_owned());
+    }
+
+    explanation
+        .steps
+        .push(match ReversePath::parse(&bracketed(&args.from)) {
+            Ok(reverse_path) => {
+                let question = Question::Sender {
+                    reverse_path: &reverse_path,
+                };
+                let verdict = policy.foresee(account, question, now);
+                let about = format!("<{reverse_path}>");
+                Step::new("MAIL", about, verdict, Some(Reply::sender_ok()))
+            }
+            Err(error) => Step::refused(
+                "MAIL",
+                &args.from,
+                Reply::bad_sender_address(error.to_string()),
+                error.to_string(),
+                None,
+            ),
+        });
+
+    let mut accepted = 0_usize;
+    for to in &args.to {
+        let step = match ForwardPath::parse(&bracketed(to)) {
+            Err(error) => Step::refused(
+                "RCPT",
+                to,
+                Reply::bad_recipient_address(error.to_string()),
+                error.to_string(),
+                None,
+            ),
+            Ok(_) if accepted >= recipients_max => Step::refused(
+                "RCPT",
+                to,
+                Reply::too_many_recipients(recipients_max),
+                format!("the message has {accepted} recipients already"),
+                Some(Rule {
+                    name: "recipients_per_message",
+                    origin: None,
+                }),
+            ),
+            Ok(forward_path) => {
+                let question = Question::Recipient {
+                    forward_path: &forward_path,
+                    accepted: accepted as u64,
+                };
+                let verdict = policy.foresee(account, question, now);
+                let about = format!("<{forward_path}>");
+                Step::new("RCPT", about, verdict, Some(Reply::recipient_ok()))
+            }
+        };
+        accepted += usize::from(step.allowed);
+        explanation.steps.push(step);
+    }
+
+    if !args.header_from.is_empty() {
+        let from = mailboxes(&args.header_from)?;
+        let question = Question::Author {
+            from: &from,
+            sender: None,
+        };
+        let verdict = policy.foresee(account, question, now);
+        // Nothing is said to the client about a good header: its answer is the one to the whole message.
+        explanation.steps.push(Step::new(
+            "FROM",
+            args.header_from.join(", "),
+            verdict,
+            None,
+        ));
+    }
+    if accepted > 0 {
+        let recipients = accepted as u64;
+        let verdict = policy.foresee(account, Question::Message { recipients }, now);
+        let about = match accepted {
+            1 => "1 recipient".to_owned(),
+            _ => format!("{accepted} recipients"),
+        };
+        let yes = Some(Reply::queued("ID"));
+        explanation
+            .steps
+            .push(Step::new("DATA", about, verdict, yes));
+    }
+    explanation.limits = policy.usage(account, now).into();
+    Ok(explanation)
+}
+
+/// Whether the account could log in, given the right password.
+fn login(record: &Record, client: Option<IpAddr>) -> Step {
+    let account = &record.account;
+    let rule = |name| Rule {
+        name,
+        origin: Some(account.origin.clone()),
+    };
+    let refused = |name, reason: String| {
+        Step::refused(
+            "AUTH",
+            &account.name,
+            Reply::authentication_failed(),
+            reason,
+            Some(rule(name)),
+        )
+    };
+    let outside = client.map(|client| client.to_canonical()).filter(|client| {
+        let mut networks = account.allow_from.iter();
+        !account.allow_from.is_empty() && !networks.any(|network| network.contains(client))
+    });
+    if record.hash.is_none() {
+        refused("password", "account has no password".to_owned())
+    } else if !account.enabled {
+        refused("disabled", RefusedLogin::Disabled.to_string())
+    } else if let Some(client) = outside {
+        let reason = format!("{}: {client}", RefusedLogin::AddressNotAllowed);
+        refused("allow_from", reason)
+    } else {
+        let yes = Some(Reply::authenticated());
+        Step::new("AUTH", &account.name, Verdict::Allow(rule("name")), yes)
+    }
+}
+
+/// The address as MAIL and RCPT write it; brackets that are there already are left alone.
+fn bracketed(address: &str) -> Vec<u8> {
+    match address.starts_with('<') {
+        true => address.as_bytes().to_vec(),
+        false => format!("<{address}>").into_bytes(),
+    }
+}
+
+fn mailboxes(addresses: &[String]) -> Result<Vec<Mailbox>, Failure> {
+    let parse = |address: &String| {
+        Mailbox::parse(address.as_bytes()).map_err(|error| {
+            let finding = Finding::error(format!("--header-from `{address}`: {error}"));
+            Failure::from(finding.hint("give the bare address, without name and brackets"))
+        })
+    };
+    addresses.iter().map(parse).collect()
+}
+
+impl Explanation {
+    fn allowed(&self) -> bool {
+        self.steps.iter().all(|step| step.allowed)
+    }
+
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for step in &self.steps {
+            let decision = if step.allowed { "allowed" } else { "refused" };
+            lines.push(format!(
+                "{} {}: {decision}",
+                step.step,
+                printable(&step.about)
+            ));
+            if let Some(rule) = &step.rule {
+                let place = match &rule.origin {
+                    Some(origin) => format!(" at {origin}"),
+                    None => String::new(),
+                };
+                lines.push(format!("  rule    {}{place}", rule.name));
+            }
+            if let Some(reason) = &step.reason {
+                lines.push(format!("  reason  {}", printable(reason)));
+            }
+            if let Some(reply) = &step.reply {
+                lines.push(format!("  reply   {}", wire(reply)));
+            }
+        }
+        for usage in &self.limits {
+            let frees = match usage.frees_at {
+                Some(at) => format!(", frees at {at:.0}"),
+                None => String::new(),
+            };
+            let place = match &usage.origin {
+                Some(origin) => format!("at {origin}"),
+                None => "by default".to_owned(),
+            };
+            let limit = match usage.limit {
+                Limit::AtMost(number) => number.to_string(),
+                Limit::Unlimited => "unlimited".to_owned(),
+            };
+            lines.push(format!(
+                "limit {} = {limit} ({place}): {} used{frees}",
+                usage.name, usage.used
+            ));
+        }
+        lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
+        lines
+    }
+
+    fn to_json(&self) -> Value {
+        let place = |origin: &Option<Origin>| match origin {
+            Some(origin) => (
+                Value::from(origin.file.display().to_string()),
+                Value::from(origin.line),
+            ),
+            None => (Value::Null, Value::Null),
+        };
+        let steps = self.steps.iter().map(|step| {
+            let rule = step.rule.as_ref().map(|rule| {
+                let (file, line) = place(&rule.origin);
+                json!({ "name": rule.name, "file": file, "line": line })
+            });
+            json!({
+                "step": step.step,
+                "about": step.about,
+                "decision": if step.allowed { "allow" } else { "refuse" },
+                "rule": rule,
+                "reply": step.reply.as_ref().map(wire),
+                "reason": step.reason,
+            })
+        });
+        let limits = self.limits.iter().map(|usage| {
+            let (file, line) = place(&usage.origin);
+            let limit = match usage.limit {
+                Limit::AtMost(number) => Value::from(number.get()),
+                Limit::Unlimited => "unlimited".into(),
+            };
+            json!({
+                "name": usage.name,
+                "limit": limit,
+                "used": usage.used,
+                "frees_at": usage.frees_at.map(|at| format!("{at:.0}")),
+                "file": file,
+                "line": line,
+            })
+        });
+        json!({
+            "account": self.account,
+            "allowed": self.allowed(),
+            "steps": steps.collect::<Vec<_>>(),
+            "limits": limits.collect::<Vec<_>>(),
+        })
+    }
+}
+
+/// The reply as it goes over the wire, without its line end.
+fn wire(reply: &Reply) -> String {
+    let mut octets = Vec::new();
+    reply.write_to(&mut octets);
+    String::from_utf8_lossy(&octets).trim_end().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use clap::Parser as _;
+
+    use super::*;
+    use crate::policy::PolicySettings;
+
+    const SOURCE: &str = r#"[[account]]
+name = "alice@example.org"
+password = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
+send_as = [
+  "alice@example.org",
+  "*@lists.example.org",
+]
+allow_from = ["192.0.2.0/24"]
+recipients_per_day = 3
+
+[[account]]
+name = "off@example.org"
+disabled = true
+password = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4"
+
+[[account]]
+name = "empty@example.org"
+"#;
+
+    #[derive(Debug, clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    fn explained(arguments: &str) -> Explanation {
+        let file = Path::new("accounts.toml");
+        let (directory, _) = Directory::parse(file, SOURCE, 1024).unwrap();
+        let six_hundred = Limit::AtMost(NonZeroU64::new(600).unwrap());
+        let settings = PolicySettings {
+            messages_per_hour: (six_hundred, None),
+            recipients_per_day: (Limit::Unlimited, None),
+        };
+        let policy = Policy::new(settings, Arc::new(Limiter::default()));
+        let words = std::iter::once("explain").chain(arguments.split_whitespace());
+        let args = Cli::parse_from(words).args;
+        explain(&directory, file, &policy, 4, args, Now::read()).unwrap()
+    }
+
+    #[test]
+    fn all_allowed() {
+        let explanation = explained(
+            "--account alice@EXAMPLE.org --from x@lists.example.org --to bob@example.net --to <postmaster> \
+             --header-from alice@example.org --client 192.0.2.7",
+        );
+        assert!(explanation.allowed());
+        assert_eq!(
+            explanation.lines().join("\n"),
+            "\
+AUTH alice@example.org: allowed
+  rule    name at accounts.toml:1
+  reply   235 2.7.0 authentication succeeded
+MAIL <x@lists.example.org>: allowed
+  rule    send_as at accounts.toml:6
+  reply   250 2.1.0 sender ok
+RCPT <bob@example.net>: allowed
+  rule    recipients_per_day at accounts.toml:1
+  reply   250 2.1.5 recipient ok
+RCPT <postmaster>: allowed
+  rule    recipients_per_day at accounts.toml:1
+  reply   250 2.1.5 recipient ok
+FROM alice@example.org: allowed
+  rule    send_as at accounts.toml:5
+DATA 2 recipients: allowed
+  rule    recipients_per_day at accounts.toml:1
+  reply   250 2.0.0 queued as ID
+limit messages_per_hour = 600 (by default): 0 used
+limit recipients_per_day = 3 (at accounts.toml:1): 0 used"
+        );
+    }
+
+    #[test]
+    fn every_refusal_is_shown_with_its_reply() {
+        let explanation = explained(
+            "--account alice@example.org --from <> --to bob --to a@b.example --to c@b.example --to d@b.example \
+             --to e@b.example --header-from bob@example.org --client 203.0.113.7",
+        );
+        assert!(!explanation.allowed());
+        let refused: Vec<String> = explanation
+            .steps
+            .iter()
+            .filter(|step| !step.allowed)
+            .map(|step| format!("{} {}", step.step, wire(step.reply.as_ref().unwrap())))
+            .collect();
+        assert_eq!(
+            refused,
+            [
+                "AUTH 535 5.7.8 authentication failed",
+                "MAIL 550 5.7.1 account alice@example.org may not send as <>",
+                "RCPT 501 5.1.3 the address has no domain",
+                "RCPT 450 4.7.28 limit recipients_per_day = 3 reached, try again with fewer recipients",
+                "FROM 550 5.7.1 account alice@example.org may not send with header From: bob@example.org",
+            ]
+        );
+    }
+
+    #[test]
+    fn logins_that_fail() {
+        for (account, rule, reason) in [
+            ("off@example.org", "disabled@11", "account is disabled"),
+            (
+                "empty@example.org",
+                "password@16",
+                "account has no password",
+            ),
+            (
+                "nobody@example.org",
+                "file@-",
+                "accounts.toml: no such account",
+            ),
+        ] {
+            let explanation = explained(&format!("--account {account} --from {account}"));
+            let step = &explanation.steps[0];
+            assert!(!step.allowed);
+            assert_eq!(step.reason.as_deref(), Some(reason));
+            let shown = step.rule.as_ref().map(|rule| {
+                let line = rule.origin.as_ref().map(|origin| origin.line.to_string());
+                format!("{}@{}", rule.name, line.as_deref().unwrap_or("-"))
+            });
+            assert_eq!(shown.as_deref(), Some(rule));
+            assert_eq!(
+                wire(step.reply.as_ref().unwrap()),
+                "535 5.7.8 authentication failed"
+            );
+        }
+        let explanation = explained("--account alcie@example.org --from a@b.example");
+        assert_eq!(explanation.notes, ["did you mean `alice@example.org`?"]);
+    }
+
+    #[test]
+    fn json() {
+        let explanation = explained("--account alice@example.org --from bad --client 192.0.2.7");
+        assert_eq!(
+            explanation.to_json(),
+            json!({
+                "account": "alice@example.org",
+                "allowed": false,
+                "steps": [
+                    {
+                        "step": "AUTH", "about": "alice@example.org", "decision": "allow",
+                        "rule": {"name": "name", "file": "accounts.toml", "line": 1},
+                        "reply": "235 2.7.0 authentication succeeded", "reason": null,
+                    },
+                    {
+                        "step": "MAIL", "about": "bad", "decision": "refuse", "rule": null,
+                        "reply": "501 5.1.7 the address has no domain", "reason": "the address has no domain",
+                    },
+                ],
+                "limits": [
+                    {"name": "messages_per_hour", "limit": 600, "used": 0, "frees_at": null, "file": null, "line": null},
+                    {"name": "recipients_per_day", "limit": 3, "used": 0, "frees_at": null, "file": "accounts.toml", "line": 1},
+                ],
+            })
+        );
+    }
+
+    #[test]
+    fn recipients_of_one_message_have_a_bound() {
+        let explanation = explained(
+            "--account off@example.org --from off@example.org --to a@b.example --to b@b.example --to c@b.example \
+             --to d@b.example --to e@b.example",
+        );
+        let last = explanation
+            .steps
+            .iter()
+            .rfind(|step| step.step == "RCPT")
+            .unwrap();
+        assert_eq!(
+            wire(last.reply.as_ref().unwrap()),
+            "452 4.5.3 too many recipients: at most 4 in one message"
+        );
+    }
 }

@@ -1,0 +1,491 @@
+//! The limiter: what each account has used of its limits, across restarts.
+//!
+//! It counts; what is allowed comes with each question, so a changed limit holds at once. The state is a small JSON
+//! file that is replaced every few seconds and at the stop: after a crash the last seconds are forgotten, which costs a
+//! client nothing and a spammer's next message little. An unreadable file is put aside and the counting begins anew:
+//! a limit is no reason not to serve.
+//!
+//! Memory is bounded by the number of accounts that sent anything in the last day.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use serde::{Deserialize, Serialize};
+
+use super::window::{Span, Window};
+use crate::clock::{Now, Timestamp};
+use crate::decision::Limit;
+use crate::diagnostic::Finding;
+
+/// The version of the state file that this program writes.
+const STATE_VERSION: u32 = 1;
+/// Octets in a state file: some 50,000 accounts that send all day, each in every bucket.
+const STATE_BYTES_MAX: u64 = 64 << 20;
+/// Octets in a name in the state file; SASLprep can lengthen one somewhat.
+const KEY_BYTES_MAX: usize = 16 << 10;
+
+/// What the accounts have used of their limits. Shared by all threads; every question is answered under one lock, which
+/// is held for microseconds.
+#[derive(Debug, Default)]
+pub struct Limiter {
+    /// `None`: kept in memory only.
+    file: Option<PathBuf>,
+    state: Mutex<State>,
+    /// Held while the file is written, so that an older state never replaces a newer one.
+    saving: Mutex<()>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    accounts: HashMap<String, Windows>,
+    /// Counts the changes.
+    changes: u64,
+    /// The change that was saved last.
+    saved: u64,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Windows {
+    messages: Window,
+    recipients: Window,
+}
+
+/// What is counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Messages, in an hour.
+    Messages,
+    /// Recipients, in a day.
+    Recipients,
+}
+
+/// Whether more fits under a limit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Room {
+    /// It fits now.
+    Enough,
+    /// It fits from this moment on, if nothing else is counted.
+    Frees(Timestamp),
+    /// It is more than the limit itself.
+    Never,
+}
+
+impl Kind {
+    const ALL: [Self; 2] = [Self::Messages, Self::Recipients];
+
+    /// The configuration key.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Messages => "messages_per_hour",
+            Self::Recipients => "recipients_per_day",
+        }
+    }
+
+    fn span(self) -> Span {
+        match self {
+            Self::Messages => Span::HOUR,
+            Self::Recipients => Span::DAY,
+        }
+    }
+}
+
+impl Windows {
+    fn of(&mut self, kind: Kind) -> &mut Window {
+        match kind {
+            Kind::Messages => &mut self.messages,
+            Kind::Recipients => &mut self.recipients,
+        }
+    }
+
+    fn slide(&mut self, now: Now) {
+        for kind in Kind::ALL {
+            self.of(kind).slide(kind.span(), now.wall);
+        }
+    }
+
+    fn room(&mut self, kind: Kind, limit: Limit, more: u64) -> Room {
+        let Limit::AtMost(allowed) = limit else {
+            return Room::Enough;
+        };
+        match allowed.get().checked_sub(more) {
+            None => Room::Never,
+            Some(left) => match self.of(kind).falls_to(kind.span(), left) {
+                None => Room::Enough,
+                Some(at) => Room::Frees(at),
+            },
+        }
+    }
+
+    fn is_empty(&self) -> bool {
+        self.messages.is_empty() && self.recipients.is_empty()
+    }
+}
+
+impl Limiter {
+    /// Takes up the state in the file at `path`, if there is one. A file that cannot be read is put aside as
+    /// `limits.json.broken` (after its own name) and reported in a warning. Blocks on the disk.
+    pub fn open(path: &Path, now: Now) -> (Self, Vec<Finding>) {
+        let (limiter, findings) = Self::look_into(path, now);
+        if findings.is_empty() {
+            return (limiter, findings);
+        }
+        let aside = with_suffix(path, ".broken");
+        let hint = match put_aside(path, &aside) {
+            Ok(()) => format!("the broken file is kept as {}", aside.display()),
+            Err(error) => format!("the broken file will be overwritten: {error}"),
+        };
+        let findings = findings
+            .into_iter()
+            .map(|finding| finding.hint(hint.clone()));
+        (limiter, findings.collect())
+    }
+
+    /// The same for whoever only looks: nothing on the disk is touched.
+    pub fn look_into(path: &Path, now: Now) -> (Self, Vec<Finding>) {
+        let (accounts, findings) = match read(path, now) {
+            Ok(accounts) => (accounts, Vec::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Default::default(),
+            Err(error) => {
+                let finding = Finding::warning(format!(
+                    "cannot read the state of the limits, counting begins anew: {error}"
+                ));
+                (HashMap::new(), vec![finding.in_file(path)])
+            }
+        };
+        let limiter = Self {
+            file: Some(path.to_owned()),
+            state: Mutex::new(State {
+                accounts,
+                ..State::default()
+            }),
+            saving: Mutex::default(),
+        };
+        (limiter, findings)
+    }
+
+    /// Writes the state to its file, if anything changed since the last time, and says whether it did. After an error
+    /// the next call tries again. Blocks on the disk.
+    pub fn save(&self) -> io::Result<bool> {
+        let Some(path) = &self.file else {
+            return Ok(false);
+        };
+        let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
+        let (accounts, change) = {
+            let state = self.lock();
+            if state.changes == state.saved {
+                return Ok(false);
+            }
+            (state.accounts.clone(), state.changes)
+        };
+        replace(path, &serialize(&accounts)?)?;
+        self.lock().saved = change;
+        Ok(true)
+    }
+
+    /// Forgets accounts of which nothing counts any more. Called now and then by whoever saves.
+    pub fn forget_expired(&self, now: Now) {
+        let mut state = self.lock();
+        let before = state.accounts.len();
+        state.accounts.retain(|_, windows| {
+            windows.slide(now);
+            !windows.is_empty()
+        });
+        if state.accounts.len() != before {
+            state.changes += 1;
+        }
+    }
+
+    /// Counts a message and its recipients if both fit under their limits, or neither; says which does not fit.
+    pub(super) fn take(
+        &self,
+        account: &str,
+        wanted: [(Limit, u64); 2],
+        now: Now,
+    ) -> Result<(), (Kind, Room)> {
+        let mut state = self.lock();
+        // An account that is not known yet costs one entry, and only a logged-in one comes this far.
+        let windows = state.accounts.entry(account.to_owned()).or_default();
+        windows.slide(now);
+        for (kind, (limit, more)) in Kind::ALL.into_iter().zip(wanted) {
+            match windows.room(kind, limit, more) {
+                Room::Enough => {}
+                room => return Err((kind, room)),
+            }
+        }
+        for (kind, (_, more)) in Kind::ALL.into_iter().zip(wanted) {
+            windows.of(kind).add(kind.span(), now.wall, more);
+        }
+        state.changes += 1;
+        Ok(())
+    }
+
+    /// Undoes a [`take`](Self::take).
+    pub(super) fn give_back(&self, account: &str, taken: [u64; 2], now: Now) {
+        let mut state = self.lock();
+        if let Some(windows) = state.accounts.get_mut(account) {
+            windows.slide(now);
+            for (kind, count) in Kind::ALL.into_iter().zip(taken) {
+                windows.of(kind).take_back(count);
+            }
+            state.changes += 1;
+        }
+    }
+
+    /// Whether `more` would fit now.
+    pub(super) fn room(
+        &self,
+        account: &str,
+        kind: Kind,
+        limit: Limit,
+        more: u64,
+        now: Now,
+    ) -> Room {
+        self.with(account, now, |windows| windows.room(kind, limit, more))
+    }
+
+    /// What counts now.
+    pub(super) fn used(&self, account: &str, kind: Kind, now: Now) -> u64 {
+        self.with(account, now, |windows| windows.of(kind).used())
+    }
+
+    /// Looks at an account without leaving a trace of one that has sent nothing.
+    fn with<T>(&self, account: &str, now: Now, look: impl FnOnce(&mut Windows) -> T) -> T {
+        match self.lock().accounts.get_mut(account) {
+            Some(windows) => {
+                windows.slide(now);
+                look(windows)
+            }
+            None => look(&mut Windows::default()),
+        }
+    }
+
+    /// A panic under the lock leaves counts that are off by one message at most, which is no reason to stop counting.
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The state file.
+#[derive(Serialize, Deserialize)]
+struct StateFile {
+    version: u32,
+    accounts: BTreeMap<String, AccountState>,
+}
+
+/// One account's buckets: index since the epoch, and count.
+#[derive(Default, Serialize, Deserialize)]
+#[serde(default)]
+struct AccountState {
+    messages: Vec<(i64, u64)>,
+    recipients: Vec<(i64, u64)>,
+}
+
+/// The accounts in a state file. Windows that no limiter could have written are dropped: they come from damage, and one
+/// of them must not stop an account for years.
+fn read(path: &Path, now: Now) -> io::Result<HashMap<String, Windows>> {
+    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
+    let mut octets = Vec::new();
+    File::open(path)?
+        .take(STATE_BYTES_MAX + 1)
+        .read_to_end(&mut octets)?;
+    if octets.len() as u64 > STATE_BYTES_MAX {
+        return Err(invalid(format!(
+            "larger than {} MiB",
+            STATE_BYTES_MAX >> 20
+        )));
+    }
+    let file: StateFile =
+        serde_json::from_slice(&octets).map_err(|error| invalid(error.to_string()))?;
+    if file.version != STATE_VERSION {
+        return Err(invalid(format!("unknown version {}", file.version)));
+    }
+    let mut accounts = HashMap::with_capacity(file.accounts.len());
+    for (name, state) in file.accounts {
+        let mut windows = Windows {
+            messages: Window::restore(state.messages, Kind::Messages.span()).unwrap_or_default(),
+            recipients: Window::restore(state.recipients, Kind::Recipients.span())
+                .unwrap_or_default(),
+        };
+        windows.slide(now);
+        if name.len() <= KEY_BYTES_MAX && !windows.is_empty() {
+            accounts.insert(name, windows);
+        }
+    }
+    Ok(accounts)
+}
+
+fn serialize(accounts: &HashMap<String, Windows>) -> io::Result<Vec<u8>> {
+    let state = |windows: &Windows| AccountState {
+        messages: windows.messages.buckets().collect(),
+        recipients: windows.recipients.buckets().collect(),
+    };
+    let file = StateFile {
+        version: STATE_VERSION,
+        accounts: accounts
+            .iter()
+            .map(|(name, windows)| (name.clone(), state(windows)))
+            .collect(),
+    };
+    Ok(serde_json::to_vec(&file)?)
+}
+
+/// Replaces the file at `path` in one step. The data is synced before the rename, so that after a crash there is the
+/// old state or the new one; the directory is not, because either will do.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the state of the limits is replaced in one step"
+)]
+fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
+    let temporary = with_suffix(path, ".new");
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&temporary)?;
+    file.write_all(octets)?;
+    file.sync_data()?;
+    std::fs::rename(&temporary, path)
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a broken state of the limits is kept for whoever wants to know"
+)]
+fn put_aside(path: &Path, aside: &Path) -> io::Result<()> {
+    std::fs::rename(path, aside)
+}
+
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(suffix);
+    name.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    const MINUTE: Duration = Duration::from_secs(60);
+
+    fn now() -> Now {
+        Now {
+            wall: "2026-11-21T10:00:00Z".parse().unwrap(),
+            ..Now::read()
+        }
+    }
+
+    fn send(limiter: &Limiter, account: &str, recipients: u64, now: Now) {
+        let wanted = [(Limit::Unlimited, 1), (Limit::Unlimited, recipients)];
+        limiter.take(account, wanted, now).unwrap();
+    }
+
+    fn used(limiter: &Limiter, account: &str, now: Now) -> [u64; 2] {
+        Kind::ALL.map(|kind| limiter.used(account, kind, now))
+    }
+
+    #[test]
+    fn a_restart_forgets_nothing() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("limits.json");
+        let (limiter, findings) = Limiter::open(&path, now());
+        assert_eq!(findings, []);
+        assert!(!limiter.save().unwrap(), "nothing has changed yet");
+        send(&limiter, "alice@example.org", 3, now());
+        send(&limiter, "alice@example.org", 4, now().after(MINUTE * 30));
+        assert!(limiter.save().unwrap());
+        assert!(!limiter.save().unwrap(), "nothing has changed since");
+        let later = now().after(MINUTE * 50);
+        let (again, findings) = Limiter::open(&path, later);
+        assert_eq!(findings, []);
+        assert_eq!(used(&again, "alice@example.org", later), [2, 7]);
+        let (much_later, _) = Limiter::open(&path, now().after(MINUTE * 70));
+        assert_eq!(
+            used(&much_later, "alice@example.org", now().after(MINUTE * 70)),
+            [1, 7]
+        );
+        let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
+        assert_eq!(left.len(), 1, "{left:?}");
+    }
+
+    #[test]
+    fn a_broken_file_is_put_aside() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("limits.json");
+        let aside = directory.path().join("limits.json.broken");
+        for broken in ["", "{", "[]", r#"{"version": 2, "accounts": {}}"#, "\0\0\0"] {
+            std::fs::write(&path, broken).unwrap();
+            let (_, findings) = Limiter::look_into(&path, now());
+            assert_eq!(findings.len(), 1);
+            assert!(path.exists(), "looking touches nothing");
+            let (limiter, findings) = Limiter::open(&path, now());
+            assert_eq!(findings.len(), 1, "{broken}");
+            assert!(!findings[0].is_error());
+            assert!(!path.exists());
+            assert_eq!(std::fs::read_to_string(&aside).unwrap(), broken);
+            send(&limiter, "alice@example.org", 1, now());
+            assert!(limiter.save().unwrap());
+            assert!(path.exists());
+        }
+    }
+
+    #[test]
+    fn absurd_values_are_dropped_one_by_one() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("limits.json");
+        let bucket = Span::HOUR.bucket(now().wall);
+        let day = Span::DAY.bucket(now().wall);
+        let text = format!(
+            r#"{{"version": 1, "later": true, "accounts": {{
+                "good": {{"messages": [[{bucket}, 2]], "recipients": [[{day}, 5]], "later": 1}},
+                "half": {{"messages": [[5, 0]], "recipients": [[{day}, 5]]}},
+                "old": {{"messages": [[5, 1]], "recipients": []}},
+                "future": {{"messages": [[9000000000, 7]]}},
+                "unsorted": {{"messages": [[{bucket}, 1], [3, 1]]}}
+            }}}}"#
+        );
+        std::fs::write(&path, text).unwrap();
+        let (limiter, findings) = Limiter::open(&path, now());
+        assert_eq!(findings, []);
+        assert_eq!(used(&limiter, "good", now()), [2, 5]);
+        assert_eq!(used(&limiter, "half", now()), [0, 5]);
+        assert_eq!(used(&limiter, "future", now()), [7, 0]);
+        assert_eq!(used(&limiter, "future", now().after(MINUTE * 61)), [0, 0]);
+        assert_eq!(limiter.lock().accounts.len(), 3);
+    }
+
+    #[test]
+    fn what_has_expired_is_forgotten() {
+        let limiter = Limiter::default();
+        send(&limiter, "alice@example.org", 1, now());
+        send(&limiter, "bob@example.org", 1, now().after(MINUTE * 60));
+        limiter.forget_expired(now().after(MINUTE * (24 * 60 + 14)));
+        assert_eq!(limiter.lock().accounts.len(), 2);
+        limiter.forget_expired(now().after(MINUTE * (24 * 60 + 15)));
+        assert_eq!(limiter.lock().accounts.len(), 1);
+    }
+
+    #[test]
+    fn looking_leaves_no_trace() {
+        let limiter = Limiter::default();
+        assert_eq!(used(&limiter, "nobody", now()), [0, 0]);
+        assert!(limiter.lock().accounts.is_empty());
+    }
+
+    #[test]
+    fn a_failed_save_is_tried_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("sub").join("limits.json");
+        let (limiter, _) = Limiter::open(&path, now());
+        send(&limiter, "alice@example.org", 1, now());
+        assert!(limiter.save().is_err());
+        std::fs::create_dir(directory.path().join("sub")).unwrap();
+        assert!(limiter.save().unwrap());
+    }
+}
