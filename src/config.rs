@@ -1,1 +1,580 @@
-//! stub
+//! The configuration: one TOML file, read into each room's own settings.
+//!
+//! Owns the names, types, bounds and defaults of all keys; [`KEYS`] has them all, `config/gatepost.toml` explains them.
+//! Does not open what the configuration names: certificates and accounts are read by their rooms, and [`survey`]
+//! puts all of it together for `check` and `serve`.
+//!
+//! It fails with [`Finding`]s that name file, line, column and remedy: all of them at once, except that a syntax error
+//! comes alone.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU64;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use self::quantity::{Bounds, Problem, Size, Wait};
+use self::reader::{Document, Located, Section};
+use crate::account::AccountSettings;
+use crate::audit::{LogFormat, LogSettings};
+use crate::decision::{Limit, Origin};
+use crate::diagnostic::{Finding, nearest};
+use crate::policy::PolicySettings;
+use crate::queue::SpoolSettings;
+use crate::sasl::Mechanism;
+use crate::server::{Listen, ServerLimits, TlsStart};
+use crate::session::Profile;
+use crate::smtp::address::Domain;
+use crate::tls::{CertificateFiles, MinimumVersion, TlsSettings};
+
+mod keys;
+mod quantity;
+mod reader;
+pub mod survey;
+
+pub use keys::KEYS;
+
+/// A configuration that holds together, in the words of those who use it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// The file that it was read from.
+    pub path: PathBuf,
+    /// Where to listen, in the order of the file. Never empty, never twice the same.
+    pub listen: Vec<Listen>,
+    /// What holds for every session.
+    pub profile: Profile,
+    /// What holds for the server as a whole.
+    pub server: ServerLimits,
+    /// Certificates and TLS versions.
+    pub tls: TlsSettings,
+    /// The accounts file and the cost of password checks.
+    pub accounts: AccountSettings,
+    /// The limits of every account that says nothing else.
+    pub policy: PolicySettings,
+    /// The queue directory.
+    pub queue: SpoolSettings,
+    /// The log.
+    pub log: LogSettings,
+    /// Where some of it is written.
+    pub origins: Origins,
+}
+
+/// Where the things that can fail later are written, for the findings about them.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Origins {
+    /// Of each of [`Config::listen`].
+    pub listen: Vec<Origin>,
+    /// Of each of [`TlsSettings::certificates`].
+    pub certificates: Vec<Origin>,
+}
+
+/// A configuration, and what is odd about it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Loaded {
+    /// The configuration.
+    pub config: Config,
+    /// What `serve` starts in spite of.
+    pub warnings: Vec<Finding>,
+}
+
+/// Reads the file `path`.
+///
+/// On failure the findings hold at least one error; they may hold warnings besides.
+pub fn load(path: &Path) -> Result<Loaded, Vec<Finding>> {
+    let source = read_file(path)?;
+    parse(path, &source)
+}
+
+/// Reads `source`, which is the text of the file `path`. No file is touched, and of the machine only its name is
+/// asked.
+pub fn parse(path: &Path, source: &str) -> Result<Loaded, Vec<Finding>> {
+    let document = Document::parse(path, source)?;
+    let config = read(path, &document);
+    document.report_unknown();
+    let findings = document.into_findings();
+    if findings.iter().any(Finding::is_error) {
+        Err(findings)
+    } else {
+        Ok(Loaded {
+            config,
+            warnings: findings,
+        })
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, Vec<Finding>> {
+    let refuse = |message: String, hint: Option<&str>| {
+        let mut finding = Finding::error(message).in_file(path);
+        finding.hint = hint.map(str::to_owned);
+        vec![finding]
+    };
+    let unreadable = |error: io::Error| {
+        let hint = match error.kind() {
+            io::ErrorKind::NotFound => Some(
+                "name another file with `-c FILE` or $GATEPOST_CONFIG; `gatepost try` needs none",
+            ),
+            io::ErrorKind::PermissionDenied => Some(
+                "let the user that gatepost runs as read it, and enter the directories above it",
+            ),
+            _ => None,
+        };
+        refuse(format!("cannot read the configuration: {error}"), hint)
+    };
+    let mut octets = Vec::new();
+    File::open(path)
+        .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut octets))
+        .map_err(unreadable)?;
+    if octets.len() as u64 > FILE_BYTES_MAX {
+        return Err(refuse(
+            format!("the configuration is larger than {}", Size(FILE_BYTES_MAX)),
+            Some("this is hardly the file that was meant"),
+        ));
+    }
+    String::from_utf8(octets).map_err(|error| {
+        let octet = error.utf8_error().valid_up_to();
+        refuse(
+            format!("the configuration is not UTF-8 from octet {octet} on"),
+            Some("save it as UTF-8, which TOML requires"),
+        )
+    })
+}
+
+/// Reads every section. What cannot be used is reported, and stands here as its default.
+fn read(path: &Path, document: &Document<'_>) -> Config {
+    let profile = Profile::default();
+    let server = ServerLimits::default();
+    let mut origins = Origins::default();
+
+    let hostname = hostname(document);
+    let listen = listeners(document, &mut origins.listen);
+    let certificates = certificates(document, &mut origins.certificates);
+
+    let section = document.section("tls");
+    let minimum_version = section.choice(
+        "minimum_version",
+        MinimumVersion::default(),
+        &[
+            ("1.2", MinimumVersion::Tls12),
+            ("1.3", MinimumVersion::Tls13),
+        ],
+    );
+    let handshake_timeout =
+        section.duration("handshake_timeout", server.handshake_timeout, TIMEOUT);
+
+    let section = document.section("auth");
+    let mechanisms = mechanisms(&section).unwrap_or(profile.mechanisms);
+    let hash_memory = section.size("hash_memory", HASH_MEMORY, HASH_MEMORY_BOUNDS);
+    let hash_queue = section.count("hash_queue", HASH_QUEUE, HASH_QUEUE_BOUNDS);
+
+    let section = document.section("accounts");
+    let accounts_file = section.path("file", ACCOUNTS_FILE_HINT);
+    if accounts_file.is_none() && !section.has("file") {
+        section.report_missing("file", ACCOUNTS_FILE_HINT);
+    }
+
+    let section = document.section("queue");
+    let directory = section
+        .path("directory", "name a directory that is gatepost's alone")
+        .unwrap_or_else(|| PathBuf::from(QUEUE_DIRECTORY));
+    let minimum_free = section.size("minimum_free", QUEUE_MINIMUM_FREE, MINIMUM_FREE_BOUNDS);
+
+    let section = document.section("limits");
+    let message_bytes_max = section.size("message_size", profile.message_bytes_max, MESSAGE_SIZE);
+    let header_bytes_max = header_size(&section, message_bytes_max, profile.header_bytes_max);
+    let recipients_max =
+        section.count("recipients_per_message", profile.recipients_max, RECIPIENTS);
+    let received_fields_max = section.count(
+        "received_fields",
+        profile.received_fields_max,
+        RECEIVED_FIELDS,
+    );
+    let connections = section.count("connections", server.connections, CONNECTIONS);
+    let connections_per_address = section.count(
+        "connections_per_address",
+        server.connections_per_address,
+        CONNECTIONS,
+    );
+    let idle_timeout = section.duration("idle_timeout", profile.idle_timeout, TIMEOUT);
+    let login_timeout = section.duration("login_timeout", profile.login_timeout, TIMEOUT);
+    let data_timeout = section.duration("data_timeout", profile.data_timeout, TIMEOUT);
+    let shutdown_timeout = section.duration("shutdown_timeout", server.shutdown_timeout, TIMEOUT);
+    let errors_max = section.count("errors_per_connection", profile.errors_max, ERRORS);
+    let failed_logins_max = section.count(
+        "failed_logins_per_connection",
+        profile.failed_logins_max,
+        FAILED_LOGINS,
+    );
+
+    let section = document.section("limits.account");
+    let messages_per_hour = section.limit("messages_per_hour", MESSAGES_PER_HOUR);
+    let recipients_per_day = section.limit("recipients_per_day", RECIPIENTS_PER_DAY);
+
+    let section = document.section("message");
+    let reveal_client = section.flag("reveal_client", profile.reveal_client);
+
+    let log_default = LogSettings::default();
+    let section = document.section("log");
+    let format = section.choice(
+        "format",
+        log_default.format,
+        &[("text", LogFormat::Text), ("json", LogFormat::Json)],
+    );
+    let level = section.choice(
+        "level",
+        log_default.level,
+        &[
+            ("error", tracing::Level::ERROR),
+            ("warn", tracing::Level::WARN),
+            ("info", tracing::Level::INFO),
+            ("debug", tracing::Level::DEBUG),
+            ("trace", tracing::Level::TRACE),
+        ],
+    );
+
+    Config {
+        path: path.to_owned(),
+        listen,
+        profile: Profile {
+            hostname,
+            mechanisms,
+            message_bytes_max,
+            header_bytes_max,
+            received_fields_max,
+            recipients_max,
+            errors_max,
+            failed_logins_max,
+            idle_timeout,
+            login_timeout,
+            data_timeout,
+            reveal_client,
+        },
+        server: ServerLimits {
+            connections,
+            connections_per_address,
+            handshake_timeout,
+            shutdown_timeout,
+        },
+        tls: TlsSettings {
+            certificates,
+            minimum_version,
+        },
+        accounts: AccountSettings {
+            file: accounts_file.unwrap_or_default(),
+            hash_memory,
+            hash_queue,
+        },
+        policy: PolicySettings {
+            messages_per_hour,
+            recipients_per_day,
+        },
+        queue: SpoolSettings {
+            directory,
+            minimum_free,
+        },
+        log: LogSettings { format, level },
+        origins,
+    }
+}
+
+/// `hostname`, else the machine's name. International names come out as A-labels, which is what goes on the wire.
+fn hostname(document: &Document<'_>) -> String {
+    let section = document.section("");
+    let example = "write the name that clients connect to: hostname = \"mail.example.org\"";
+    if section.has("hostname") {
+        let Some(text) = section.text("hostname", example) else {
+            return String::new();
+        };
+        match Domain::parse_international(text.value) {
+            Ok(domain) => return domain.to_string(),
+            Err(_) => {
+                let problem = Problem::new("is not the name of a host", example);
+                section.report("hostname", text.span, problem);
+                return String::new();
+            }
+        }
+    }
+    let machine = nix::unistd::gethostname()
+        .ok()
+        .and_then(|name| name.into_string().ok())
+        .unwrap_or_default();
+    match Domain::parse(machine.as_bytes()) {
+        Ok(domain) => {
+            if !machine.contains('.') {
+                document.report_whole(
+                    Finding::warning(format!(
+                        "there is no `hostname`, and the machine's own name, `{machine}`, has no domain"
+                    ))
+                    .hint(example),
+                );
+            }
+            domain.to_string()
+        }
+        Err(_) => {
+            document.report_whole(
+                Finding::error(format!(
+                    "there is no `hostname`, and the machine's own name cannot serve as one: \"{}\"",
+                    machine.escape_debug()
+                ))
+                .hint(example),
+            );
+            String::new()
+        }
+    }
+}
+
+/// All `[[listen]]`, one [`Listen`] for each address.
+fn listeners(document: &Document<'_>, origins: &mut Vec<Origin>) -> Vec<Listen> {
+    if document.lacks("listen") {
+        document.report_whole(Finding::error("there is no [[listen]]").hint(
+            "say where to listen: [[listen]] with address = [\"0.0.0.0:587\", \"[::]:587\"] and tls = \"starttls\"",
+        ));
+    }
+    let example = "write an IP address and a port: \"0.0.0.0:587\", \"[::]:587\"";
+    let mut listen: Vec<Listen> = Vec::new();
+    for section in document.sections("listen") {
+        let tls = section.choice(
+            "tls",
+            TlsStart::StartTls,
+            &[
+                ("starttls", TlsStart::StartTls),
+                ("implicit", TlsStart::Implicit),
+            ],
+        );
+        if !section.has("address") {
+            section.report_missing("address", example);
+        }
+        for Located { value, span } in section.texts("address", example) {
+            let address = match parse_address(value) {
+                Ok(address) => address,
+                Err(problem) => {
+                    section.report("address", span, problem);
+                    continue;
+                }
+            };
+            if let Some(index) = listen
+                .iter()
+                .position(|other| overlap(other.address, address))
+            {
+                let other = &listen[index];
+                let problem = overlap_problem(other, address, tls, origins[index].line);
+                section.report("address", span, problem);
+                continue;
+            }
+            warn_of_unusual_start(document, address, tls, span.clone());
+            origins.push(document.origin(span));
+            listen.push(Listen { address, tls });
+        }
+    }
+    listen
+}
+
+fn parse_address(text: &str) -> Result<SocketAddr, Problem> {
+    if let Ok(address) = text.parse::<SocketAddr>() {
+        return Ok(address);
+    }
+    let host_and_port = text
+        .rsplit_once(':')
+        .filter(|(_, port)| port.parse::<u16>().is_ok());
+    let bare = text.trim_start_matches('[').trim_end_matches(']');
+    let hint = match (host_and_port, bare.parse::<IpAddr>()) {
+        // `::1:587` is an address as it stands, but hardly meant so.
+        (Some((host, port)), _) if host.parse::<Ipv6Addr>().is_ok() => {
+            format!("put brackets around the address: \"[{host}]:{port}\"")
+        }
+        (_, Ok(address)) => format!("add the port: \"{}\"", SocketAddr::new(address, 587)),
+        (Some(("" | "*", port)), _) => {
+            format!("for all addresses, write [\"0.0.0.0:{port}\", \"[::]:{port}\"]")
+        }
+        (Some(_), _) => "write an IP address of this machine, not a name".to_owned(),
+        (None, _) => {
+            "write an IP address and a port from 0 to 65535: \"0.0.0.0:587\", \"[::]:587\""
+                .to_owned()
+        }
+    };
+    let shown = text.escape_debug();
+    Err(Problem::new(
+        format!("is not an address and a port: \"{shown}\""),
+        hint,
+    ))
+}
+
+/// Whether the system would refuse to bind both. IPv4 and IPv6 never meet: IPv6 listeners are for IPv6 alone.
+fn overlap(one: SocketAddr, other: SocketAddr) -> bool {
+    // Port 0 is a free port, another one each time.
+    one.port() == other.port()
+        && one.port() != 0
+        && one.is_ipv4() == other.is_ipv4()
+        && (one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified())
+}
+
+fn overlap_problem(other: &Listen, address: SocketAddr, tls: TlsStart, line: usize) -> Problem {
+    if other.tls != tls {
+        Problem::new(
+            format!("is taken in line {line} with the other kind of TLS: \"{address}\""),
+            "one port speaks one kind of TLS; 587 is usual for \"starttls\", 465 for \"implicit\"",
+        )
+    } else if other.address == address {
+        Problem::new(
+            format!("has this address already, in line {line}: \"{address}\""),
+            "remove one of the two",
+        )
+    } else {
+        Problem::new(
+            format!(
+                "has this address already, in line {line}: \"{}\" and \"{address}\" overlap",
+                other.address
+            ),
+            "keep the one for all addresses, or name the single addresses only",
+        )
+    }
+}
+
+/// RFC 8314 section 3.3 gives 465 to implicit TLS, RFC 6409 section 3.1 gives 587 to STARTTLS; clients go by that.
+fn warn_of_unusual_start(
+    document: &Document<'_>,
+    address: SocketAddr,
+    tls: TlsStart,
+    span: Range<usize>,
+) {
+    let expected = match (address.port(), tls) {
+        (465, TlsStart::StartTls) => "implicit",
+        (587, TlsStart::Implicit) => "starttls",
+        _ => return,
+    };
+    let port = address.port();
+    document.report(
+        span,
+        Finding::warning(format!(
+            "clients expect tls = \"{expected}\" on port {port}"
+        ))
+        .hint(format!("write tls = \"{expected}\" below this [[listen]]")),
+    );
+}
+
+/// All `[[certificate]]`.
+fn certificates(document: &Document<'_>, origins: &mut Vec<Origin>) -> Vec<CertificateFiles> {
+    let chain_hint =
+        "name the PEM file with the certificate and its intermediates: chain = \"fullchain.pem\"";
+    let key_hint = "name the PEM file with the private key: key = \"privkey.pem\"";
+    if document.lacks("certificate") {
+        document.report_whole(Finding::error("there is no [[certificate]]").hint(
+            "without TLS nobody can log in: [[certificate]] with chain = \"fullchain.pem\" and key = \"privkey.pem\"",
+        ));
+    }
+    let mut certificates = Vec::new();
+    for section in document.sections("certificate") {
+        for (key, hint) in [("chain", chain_hint), ("key", key_hint)] {
+            if !section.has(key) {
+                section.report_missing(key, hint);
+            }
+        }
+        if let (Some(chain), Some(key)) = (
+            section.path("chain", chain_hint),
+            section.path("key", key_hint),
+        ) {
+            certificates.push(CertificateFiles { chain, key });
+            origins.push(document.origin(section.span()));
+        }
+    }
+    certificates
+}
+
+/// `auth.mechanisms`; `None` if it is not there.
+fn mechanisms(section: &Section<'_>) -> Option<Vec<Mechanism>> {
+    if !section.has("mechanisms") {
+        return None;
+    }
+    let names = || Mechanism::ALL.iter().map(|mechanism| mechanism.name());
+    let example = format!("one or more of: {}", names().collect::<Vec<_>>().join(", "));
+    let mut mechanisms = Vec::new();
+    for Located { value, span } in section.texts("mechanisms", &example) {
+        match Mechanism::from_name(value) {
+            Some(mechanism) if mechanisms.contains(&mechanism) => {
+                let text = format!("names {} twice", mechanism.name());
+                section.report("mechanisms", span, Problem::new(text, "remove one"));
+            }
+            Some(mechanism) => mechanisms.push(mechanism),
+            None => {
+                let upper = value.to_ascii_uppercase();
+                let hint = match nearest(&upper, names()) {
+                    _ if MECHANISMS_TO_COME.contains(&upper.as_str()) => {
+                        format!("it is not available in this version; {example}")
+                    }
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => example.clone(),
+                };
+                let text = format!("has an unknown mechanism: \"{}\"", value.escape_debug());
+                section.report("mechanisms", span, Problem::new(text, hint));
+            }
+        }
+    }
+    Some(mechanisms)
+}
+
+/// `limits.header_size`. Its default shrinks with `message_size`, so that one key is enough to make messages small.
+fn header_size(section: &Section<'_>, message_bytes_max: u64, default: u64) -> u64 {
+    let Some(Located { value, span }) = section.size_if_any("header_size", HEADER_SIZE) else {
+        return default.min(message_bytes_max);
+    };
+    if value > message_bytes_max {
+        let text = format!(
+            "cannot be larger than `limits.message_size`, which is {}",
+            Size(message_bytes_max)
+        );
+        let hint = "the header section is a part of the message: lower this, or raise message_size";
+        section.report("header_size", span, Problem::new(text, hint));
+    }
+    value
+}
+
+/// A configuration of this size is none.
+const FILE_BYTES_MAX: u64 = 1 << 20;
+
+// Defaults that no settings struct has of its own.
+const HASH_MEMORY: u64 = 128 << 20;
+const HASH_QUEUE: usize = 256;
+const QUEUE_DIRECTORY: &str = "/var/spool/gatepost";
+const QUEUE_MINIMUM_FREE: u64 = 64 << 20;
+const MESSAGES_PER_HOUR: Limit = at_most(600);
+const RECIPIENTS_PER_DAY: Limit = at_most(2000);
+
+const fn at_most(count: u64) -> Limit {
+    Limit::AtMost(NonZeroU64::new(count).expect("the defaults are not zero"))
+}
+
+// Bounds: outside them a value is a slip of the pen, or would break the promise that its comment names.
+
+/// Below a second no client is fast enough; above a day a dead connection is as good as kept for ever.
+const TIMEOUT: Bounds<Wait> = Bounds::new(
+    Wait(Duration::from_secs(1)),
+    Wait(Duration::from_secs(86_400)),
+);
+const MESSAGE_SIZE: Bounds<Size> = Bounds::new(Size(64 << 10), Size(1 << 40))
+    .because("RFC 5321 section 4.5.3.1.7 wants room for 64 KiB at least");
+/// It is held in memory, once for every connection in the middle of a message.
+const HEADER_SIZE: Bounds<Size> = Bounds::new(Size(16 << 10), Size(16 << 20));
+const RECIPIENTS: Bounds<usize> = Bounds::new(100, 100_000)
+    .because("RFC 5321 section 4.5.3.1.8 wants room for 100 at least; limits.account is the place to restrain senders");
+const RECEIVED_FIELDS: Bounds<usize> = Bounds::new(1, 10_000);
+const CONNECTIONS: Bounds<usize> = Bounds::new(1, 1_000_000);
+const ERRORS: Bounds<u32> = Bounds::new(1, 1000);
+const FAILED_LOGINS: Bounds<u32> = Bounds::new(1, 100);
+/// One check with the parameters of our own hashes takes 19 MiB; less memory than that could check nobody.
+const HASH_MEMORY_BOUNDS: Bounds<Size> = Bounds::new(Size(19 << 20), Size(1 << 40))
+    .because("one password check takes 19MiB, and nobody could log in with less");
+const HASH_QUEUE_BOUNDS: Bounds<usize> = Bounds::new(1, 65_536);
+const MINIMUM_FREE_BOUNDS: Bounds<Size> = Bounds::new(Size(1 << 20), Size(1 << 50))
+    .because("a file system filled to the last octet cannot keep what was accepted");
+
+const ACCOUNTS_FILE_HINT: &str = "name the file of the accounts: [accounts] with file = \"accounts.toml\"; `gatepost account add` fills it";
+
+/// Mechanisms that have a name in the contract and no code yet.
+const MECHANISMS_TO_COME: &[&str] = &[
+    "EXTERNAL",
+    "OAUTHBEARER",
+    "SCRAM-SHA-256",
+    "SCRAM-SHA-256-PLUS",
+    "XOAUTH2",
+];

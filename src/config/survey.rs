@@ -1,0 +1,195 @@
+//! All that `serve` reads before it listens, read together, with everything that is wrong or odd about it.
+//!
+//! `check` shows the findings; `serve` starts with the parts, or says the same findings and does not. Nothing is
+//! written, locked or bound here, so a survey beside a running daemon disturbs nobody: the lock of the queue
+//! directory and the listening sockets are for `serve` itself to try.
+
+use std::io;
+use std::path::Path;
+
+use nix::sys::statvfs::statvfs;
+use nix::unistd::{AccessFlags, access};
+
+use super::quantity::Size;
+use super::{Config, Loaded, load};
+use crate::account::Accounts;
+use crate::clock::Now;
+use crate::diagnostic::Finding;
+use crate::queue::SpoolSettings;
+use crate::tls::Tls;
+
+/// What was read. A part that could not be read is `None`, and an error among the findings says why.
+pub struct Survey {
+    /// The configuration. Without it nothing else was looked at.
+    pub config: Option<Config>,
+    /// The certificates and keys.
+    pub tls: Option<Tls>,
+    /// The accounts.
+    pub accounts: Option<Accounts>,
+    /// All that was found, configuration first.
+    pub findings: Vec<Finding>,
+}
+
+impl Survey {
+    /// Whether `serve` would refuse to start.
+    pub fn has_errors(&self) -> bool {
+        self.findings.iter().any(Finding::is_error)
+    }
+}
+
+/// Reads the configuration `path` and all that it names. Blocks on the disk.
+pub fn survey(path: &Path, now: Now) -> Survey {
+    let mut survey = Survey {
+        config: None,
+        tls: None,
+        accounts: None,
+        findings: Vec::new(),
+    };
+    let config = match load(path) {
+        Ok(Loaded { config, warnings }) => {
+            survey.findings = warnings;
+            config
+        }
+        Err(findings) => {
+            survey.findings = findings;
+            return survey;
+        }
+    };
+    let findings = &mut survey.findings;
+
+    match Tls::load(&config.tls) {
+        Ok(tls) => {
+            let listen: Vec<_> = config.listen.iter().map(|listen| listen.address).collect();
+            findings.extend(tls.findings(&config.profile.hostname, &listen, now));
+            survey.tls = Some(tls);
+        }
+        Err(found) => findings.extend(found.into_iter().map(|one| named_at(one, &config))),
+    }
+    match Accounts::open(&config.accounts) {
+        Ok((accounts, warnings)) => {
+            findings.extend(warnings);
+            survey.accounts = Some(accounts);
+        }
+        Err(found) => findings.extend(found),
+    }
+    findings.extend(queue_finding(&config.queue));
+    survey.config = Some(config);
+    survey
+}
+
+/// A finding about a certificate's file, with the line of the configuration that names the file.
+fn named_at(mut finding: Finding, config: &Config) -> Finding {
+    let named = finding.place.as_ref().and_then(|place| {
+        config
+            .tls
+            .certificates
+            .iter()
+            .zip(&config.origins.certificates)
+            .find(|(files, _)| files.chain == place.file || files.key == place.file)
+    });
+    if let Some((_, origin)) = named {
+        finding.message = format!("{} (named at {origin})", finding.message);
+    }
+    finding
+}
+
+/// What would keep the queue from working. The spool makes its directory itself, but not those above it.
+fn queue_finding(settings: &SpoolSettings) -> Option<Finding> {
+    let directory = &settings.directory;
+    let error =
+        |message: String, hint: String| Some(Finding::error(message).in_file(directory).hint(hint));
+    let shown = directory.display();
+    let present = match std::fs::metadata(directory) {
+        Ok(metadata) if metadata.is_dir() => directory.as_path(),
+        Ok(_) => {
+            return error(
+                "the queue directory is not a directory".to_owned(),
+                "name another in queue.directory".to_owned(),
+            );
+        }
+        Err(fault) if fault.kind() == io::ErrorKind::NotFound => {
+            let above = match directory.parent() {
+                Some(above) if !above.as_os_str().is_empty() => above,
+                _ => Path::new("."),
+            };
+            if !above.is_dir() {
+                return error(
+                    format!(
+                        "the queue directory cannot be made: there is no {}",
+                        above.display()
+                    ),
+                    format!("install -d -o gatepost -g gatepost -m 750 {shown}"),
+                );
+            }
+            above
+        }
+        Err(fault) => {
+            return error(
+                format!("cannot look at the queue directory: {fault}"),
+                "let the user that gatepost runs as enter the directories above it".to_owned(),
+            );
+        }
+    };
+    if let Err(fault) = access(
+        present,
+        AccessFlags::R_OK | AccessFlags::W_OK | AccessFlags::X_OK,
+    ) {
+        return error(
+            format!("cannot write to {}: {}", present.display(), fault.desc()),
+            format!("install -d -o gatepost -g gatepost -m 750 {shown}"),
+        );
+    }
+    let free = match statvfs(present) {
+        Ok(status) => status
+            .blocks_available()
+            .saturating_mul(status.fragment_size()),
+        Err(fault) => {
+            return error(
+                format!(
+                    "cannot ask how much is free on its file system: {}",
+                    fault.desc()
+                ),
+                "the queue belongs on a local file system".to_owned(),
+            );
+        }
+    };
+    (free < settings.minimum_free).then(|| {
+        Finding::warning(format!(
+            "{}MiB are free on its file system, less than queue.minimum_free ({}): every MAIL will hear 452",
+            free >> 20,
+            Size(settings.minimum_free)
+        ))
+        .in_file(directory)
+        .hint("make room, or lower queue.minimum_free")
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_queue_directory_is_looked_at() {
+        let root = tempfile::tempdir().unwrap();
+        std::fs::write(root.path().join("file"), "").unwrap();
+        for (name, minimum_free, said) in [
+            ("", 1, None),
+            ("to-be-made", 1, None),
+            ("", u64::MAX, Some("less than queue.minimum_free")),
+            ("to-be-made", u64::MAX, Some("less than queue.minimum_free")),
+            ("missing/queue", 1, Some("there is no ")),
+            ("file", 1, Some("is not a directory")),
+            ("file/queue", 1, Some("cannot look at")),
+        ] {
+            let found = queue_finding(&SpoolSettings {
+                directory: root.path().join(name),
+                minimum_free,
+            });
+            match (&found, said) {
+                (None, None) => {}
+                (Some(finding), Some(said)) if finding.message.contains(said) => {}
+                _ => panic!("{name}: {found:?}, not {said:?}"),
+            }
+        }
+    }
+}

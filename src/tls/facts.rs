@@ -1,0 +1,82 @@
+//! What a certificate says about itself: for whom it is, and from when to when (RFC 5280).
+//!
+//! Names are those of subjectAltName; the common name counts for nothing (RFC 9525 section 2). Whether clients trust
+//! the issuer is their business and is not looked at.
+
+use std::net::IpAddr;
+
+use x509_cert::der::Decode as _;
+use x509_cert::ext::pkix::SubjectAltName;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::time::Time;
+
+use crate::clock::Timestamp;
+
+/// The organization that the certificate in `certs-example/` names as its subject.
+const EXAMPLE_ORGANIZATION: &str = "gatepost example, for localhost only";
+
+/// What we want to know of a certificate.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Facts {
+    /// Its host names in lower case, wildcards with their `*.`.
+    pub(super) dns_names: Vec<String>,
+    /// Its addresses.
+    pub(super) addresses: Vec<IpAddr>,
+    /// From when on it is valid.
+    pub(super) not_before: Timestamp,
+    /// Until when it is valid.
+    pub(super) not_after: Timestamp,
+    /// Whether it is the one whose key is published in `certs-example/`.
+    pub(super) example: bool,
+}
+
+impl Facts {
+    /// Reads a certificate in DER. The error says what is wrong with it.
+    pub(super) fn read(der: &[u8]) -> Result<Self, String> {
+        let certificate =
+            x509_cert::Certificate::from_der(der).map_err(|error| error.to_string())?;
+        let body = certificate.tbs_certificate();
+        let names = body
+            .get_extension::<SubjectAltName>()
+            .map_err(|error| format!("its subjectAltName cannot be read: {error}"))?
+            .map_or_else(Vec::new, |(_, SubjectAltName(names))| names);
+        let mut facts = Self {
+            dns_names: Vec::new(),
+            addresses: Vec::new(),
+            not_before: timestamp(body.validity().not_before),
+            not_after: timestamp(body.validity().not_after),
+            example: body
+                .subject()
+                .organization()
+                .is_ok_and(|name| name.is_some_and(|name| name.value() == EXAMPLE_ORGANIZATION)),
+        };
+        for name in names {
+            match name {
+                GeneralName::DnsName(name) => {
+                    facts.dns_names.push(name.as_str().to_ascii_lowercase());
+                }
+                GeneralName::IpAddress(octets) => {
+                    facts.addresses.extend(address(octets.as_bytes()))
+                }
+                _ => {}
+            }
+        }
+        Ok(facts)
+    }
+}
+
+/// An iPAddress of RFC 5280 section 4.2.1.6: four octets or sixteen.
+fn address(octets: &[u8]) -> Option<IpAddr> {
+    <[u8; 4]>::try_from(octets)
+        .map(IpAddr::from)
+        .or_else(|_| <[u8; 16]>::try_from(octets).map(IpAddr::from))
+        .ok()
+}
+
+fn timestamp(time: Time) -> Timestamp {
+    i64::try_from(time.to_unix_duration().as_secs())
+        .ok()
+        .and_then(|seconds| Timestamp::from_second(seconds).ok())
+        // "99991231235959Z" is for ever (RFC 5280 section 4.1.2.5), and so is what lies beyond.
+        .unwrap_or(Timestamp::MAX)
+}
