@@ -15,6 +15,8 @@ mod account;
 mod check;
 mod explain;
 mod queue;
+mod serve;
+mod try_out;
 
 /// An authenticated mail submission server: one safe door for outgoing mail.
 #[derive(Debug, Parser)]
@@ -45,6 +47,8 @@ enum Command {
     Check(check::Args),
     Explain(explain::Args),
     Queue(queue::Args),
+    Serve(serve::Args),
+    Try(try_out::Args),
 }
 
 /// Why a command failed: findings to print, one or many.
@@ -71,6 +75,8 @@ pub fn run() -> ExitCode {
         Command::Check(args) => check::run(&cli.config, args),
         Command::Explain(args) => explain::run(&cli.config, args),
         Command::Queue(args) => queue::run(&cli.config, args),
+        Command::Serve(args) => serve::run(&cli.config, &args),
+        Command::Try(args) => try_out::run(&args),
     };
     match result {
         Ok(code) => code,

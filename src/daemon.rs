@@ -1,1 +1,503 @@
-//! stub
+//! The daemon: puts the rooms together, minds the signals, and knows the order in which things start, change and stop.
+//!
+//! A *generation* is everything that a reload replaces: it is built whole before anything of it is put into force, so
+//! a broken file changes nothing. SIGHUP reads all files anew; a change of the accounts file or of a certificate is
+//! noticed without it. SIGTERM (and SIGINT) stop.
+//!
+//! Order of the start: settings, certificates, accounts, queue (with its recovery), addresses; only then `ready`.
+//! Order of the stop: first nobody new comes in, then those inside end, then what the limits know is saved. Last the
+//! queue's lock falls, when everything that could write to it is gone.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use sd_notify::NotifyState;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::MissedTickBehavior;
+
+use crate::account::Accounts;
+use crate::audit::{self, Audit, LogControl, Observer};
+use crate::clock::{Instant, Now};
+use crate::config::survey::{Survey, survey};
+use crate::config::{self, Config, Loaded};
+use crate::diagnostic::{Finding, Severity};
+use crate::policy::{Limiter, Policy};
+use crate::queue::{Recovered, Spool};
+use crate::server::{BindError, Generation, Listen, Listener, Services};
+use crate::tls::Tls;
+
+/// How often the files are looked at. A change counts when two looks in a row saw the same, so that a file is not read
+/// while somebody still writes it.
+const WATCH_INTERVAL: Duration = Duration::from_secs(1);
+/// How often the warnings about certificates are repeated.
+const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often the limits' state is saved; what a crash can forget.
+const SAVE_EVERY_TICKS: u64 = 2;
+/// Threads for file operations and password checks. Both have bounds of their own below this.
+const BLOCKING_THREADS_MAX: usize = 128;
+/// Descriptors beside those of connections: listeners, files of messages in flight, the log.
+const DESCRIPTORS_BESIDE: u64 = 256;
+/// The file in the queue directory that keeps the limits' state across restarts.
+pub const LIMITS_FILE: &str = "limits.json";
+
+/// Told where the listeners really listen.
+pub type OnReady = Box<dyn FnOnce(&[Listen])>;
+
+/// Listens to a daemon that runs in this process.
+#[derive(Default)]
+pub struct Hooks {
+    /// Hears every session event.
+    pub observers: Vec<Observer>,
+    /// Called once, when clients can connect, with where the listeners really listen.
+    pub ready: Option<OnReady>,
+}
+
+/// Runs the daemon until it is told to stop. Findings mean that it did not start.
+pub fn run(path: &Path, hooks: Hooks) -> Result<(), Vec<Finding>> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS_MAX)
+        .build()
+        .map_err(|error| vec![Finding::error(format!("cannot start the runtime: {error}"))])?;
+    runtime.block_on(serve(path, hooks))
+}
+
+async fn serve(path: &Path, hooks: Hooks) -> Result<(), Vec<Finding>> {
+    // From here on the signals are ours: one that comes during the start is answered right after it.
+    let signals = |kind| {
+        signal(kind).map_err(|error| vec![Finding::error(format!("cannot watch signals: {error}"))])
+    };
+    let mut terminate = signals(SignalKind::terminate())?;
+    let mut interrupt = signals(SignalKind::interrupt())?;
+    let mut hang_up = signals(SignalKind::hangup())?;
+
+    let mut daemon = Daemon::start(path, hooks)?;
+    let mut ticks = tokio::time::interval(WATCH_INTERVAL);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => daemon.reload().await,
+            _ = ticks.tick() => daemon.tick().await,
+        }
+    }
+    daemon.stop().await;
+    Ok(())
+}
+
+struct Daemon {
+    config: Config,
+    services: Arc<Services>,
+    listeners: Vec<Listener>,
+    accounts: Arc<Accounts>,
+    tls: Arc<Tls>,
+    limiter: Arc<Limiter>,
+    log: LogControl,
+    watch: Watch,
+    ticks: u64,
+    certificates_checked: Instant,
+}
+
+impl Daemon {
+    fn start(path: &Path, hooks: Hooks) -> Result<Self, Vec<Finding>> {
+        let now = Now::read();
+        let Survey {
+            config,
+            tls,
+            accounts,
+            findings: mut warnings,
+        } = survey(path, now);
+        let (Some(config), Some(tls), Some(accounts)) = (config, tls, accounts) else {
+            return Err(warnings);
+        };
+        if warnings.iter().any(Finding::is_error) {
+            return Err(warnings);
+        }
+        let (tls, accounts) = (Arc::new(tls), Arc::new(accounts));
+        let log = audit::to_standard_error(config.log);
+        warnings.extend(raise_descriptor_limit(config.server.connections));
+        let (spool, recovered) =
+            Spool::open(&config.queue).map_err(|error| vec![Finding::from(&error)])?;
+        let (limiter, limiter_warnings) =
+            Limiter::open(&config.queue.directory.join(LIMITS_FILE), now);
+        let limiter = Arc::new(limiter);
+        warnings.extend(limiter_warnings);
+        let listeners = bind(&config, &[])?;
+
+        let generation = generation(&config, &accounts, &tls, &limiter);
+        let services = Services::new(generation, spool, Audit::new(hooks.observers));
+        for listener in &listeners {
+            listener.start(&services);
+        }
+        let watch = Watch::new(watched(&config));
+        let daemon = Self {
+            config,
+            services,
+            listeners,
+            accounts,
+            tls,
+            limiter,
+            log,
+            watch,
+            ticks: 0,
+            certificates_checked: now.instant,
+        };
+        warn_all(&warnings);
+        report_recovery(&recovered);
+        daemon.report_ready(&recovered);
+        notify(&[NotifyState::Ready]);
+        if let Some(ready) = hooks.ready {
+            ready(&daemon.listening());
+        }
+        Ok(daemon)
+    }
+
+    fn listening(&self) -> Vec<Listen> {
+        let real = |listener: &Listener| Listen {
+            address: listener.local_address(),
+            ..listener.listen()
+        };
+        self.listeners.iter().map(real).collect()
+    }
+
+    fn report_ready(&self, recovered: &Recovered) {
+        let listeners: Vec<String> = self
+            .listening()
+            .iter()
+            .map(|listen| format!("{}/{}", listen.address, listen.tls.name()))
+            .collect();
+        tracing::info!(
+            event = "ready",
+            version = env!("CARGO_PKG_VERSION"),
+            hostname = self.config.profile.hostname,
+            listeners = listeners.join(","),
+            accounts = self.accounts.summary().accounts as u64,
+            certificates = self.config.tls.certificates.len() as u64,
+            queue = self.config.queue.directory.display().to_string(),
+            queued = recovered.queued,
+            held = recovered.held,
+        );
+    }
+
+    fn warn_about_certificates(&self, now: Now) {
+        let addresses: Vec<_> = self
+            .config
+            .listen
+            .iter()
+            .map(|listen| listen.address)
+            .collect();
+        warn_all(
+            &self
+                .tls
+                .findings(&self.config.profile.hostname, &addresses, now),
+        );
+    }
+
+    /// SIGHUP: everything is read anew.
+    async fn reload(&mut self) {
+        notify(&[NotifyState::Reloading]);
+        if let Err(findings) = self.try_reload() {
+            reload_failed("configuration", &findings);
+        }
+        notify(&[NotifyState::Ready]);
+    }
+
+    fn try_reload(&mut self) -> Result<(), Vec<Finding>> {
+        let Loaded {
+            config,
+            mut warnings,
+        } = config::load(&self.config.path)?;
+        if config.queue.directory != self.config.queue.directory {
+            let finding = Finding::error("queue.directory cannot change while gatepost runs");
+            return Err(vec![
+                finding
+                    .in_file(&config.path)
+                    .hint("restart gatepost to use another queue directory"),
+            ]);
+        }
+        let tls = Arc::new(Tls::load(&config.tls)?);
+        let added = bind(&config, &self.listeners)?;
+        // The store goes on: sessions look their accounts up there, and its memory budget is one. It comes last of what
+        // can fail, since it takes the new accounts at once.
+        let (_, account_warnings) = self.accounts.reconfigure(&config.accounts)?;
+        warnings.extend(account_warnings);
+
+        // Nothing below can fail.
+        self.services.generation.store(Arc::new(generation(
+            &config,
+            &self.accounts,
+            &tls,
+            &self.limiter,
+        )));
+        self.services
+            .spool
+            .set_minimum_free(config.queue.minimum_free);
+        self.log.apply(config.log);
+        self.listeners
+            .retain(|listener| config.listen.contains(&listener.listen()));
+        for listener in added {
+            listener.start(&self.services);
+            self.listeners.push(listener);
+        }
+        self.watch = Watch::new(watched(&config));
+        (self.config, self.tls) = (config, tls);
+        warn_all(&warnings);
+        self.warn_about_certificates(Now::read());
+        let listeners = self.listeners.len() as u64;
+        tracing::info!(
+            event = "reload",
+            what = "configuration",
+            accounts = self.accounts.summary().accounts as u64,
+            listeners
+        );
+        Ok(())
+    }
+
+    /// Once a second: looks whether files have changed, and now and then saves the limits and looks at certificates.
+    async fn tick(&mut self) {
+        self.ticks += 1;
+        let changed = self.watch.changed().await;
+        if changed.contains(&self.config.accounts.file) {
+            self.reload_accounts().await;
+        }
+        let of_certificate = |path: &PathBuf| path != &self.config.accounts.file;
+        if changed.iter().any(of_certificate) {
+            self.reload_certificates().await;
+        }
+        if self.ticks.is_multiple_of(SAVE_EVERY_TICKS) {
+            let limiter = Arc::clone(&self.limiter);
+            blocking(move || save(&limiter)).await;
+        }
+        let now = Now::read();
+        if now
+            .instant
+            .saturating_duration_since(self.certificates_checked)
+            >= CERTIFICATE_INTERVAL
+        {
+            self.certificates_checked = now.instant;
+            self.warn_about_certificates(now);
+        }
+    }
+
+    async fn reload_accounts(&self) {
+        let accounts = Arc::clone(&self.accounts);
+        match blocking(move || accounts.reload()).await {
+            Some(Ok((_, warnings))) => {
+                warn_all(&warnings);
+                tracing::info!(
+                    event = "reload",
+                    what = "accounts",
+                    accounts = self.accounts.summary().accounts as u64
+                );
+            }
+            Some(Err(findings)) => reload_failed("accounts", &findings),
+            None => {}
+        }
+    }
+
+    async fn reload_certificates(&self) {
+        let (tls, settings) = (Arc::clone(&self.tls), self.config.tls.clone());
+        match blocking(move || tls.reload(&settings)).await {
+            Some(Ok(_)) => {
+                self.warn_about_certificates(Now::read());
+                let certificates = self.config.tls.certificates.len() as u64;
+                tracing::info!(event = "reload", what = "certificates", certificates);
+            }
+            Some(Err(findings)) => reload_failed("certificates", &findings),
+            None => {}
+        }
+    }
+
+    async fn stop(self) {
+        let begun = Now::read();
+        notify(&[NotifyState::Stopping]);
+        let connections = self.services.connections() as u64;
+        tracing::info!(event = "stopping", connections);
+        drop(self.listeners);
+        self.services.stop().await;
+        let limiter = Arc::clone(&self.limiter);
+        blocking(move || save(&limiter)).await;
+        let seconds = Now::read()
+            .instant
+            .saturating_duration_since(begun.instant)
+            .as_secs();
+        tracing::info!(event = "stopped", seconds);
+    }
+}
+
+/// Runs what may block on a thread of its own; `None` if it panicked, which the runtime has reported.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Option<T> {
+    tokio::task::spawn_blocking(work).await.ok()
+}
+
+fn save(limiter: &Limiter) {
+    if let Err(error) = limiter.save() {
+        tracing::warn!(event = "limits.unsaved", error = error.to_string());
+    }
+}
+
+fn generation(
+    config: &Config,
+    accounts: &Arc<Accounts>,
+    tls: &Arc<Tls>,
+    limiter: &Arc<Limiter>,
+) -> Generation {
+    Generation {
+        profile: Arc::new(config.profile.clone()),
+        limits: config.server,
+        tls: Arc::clone(tls),
+        accounts: Arc::clone(accounts) as _,
+        policy: Arc::new(Policy::new(config.policy.clone(), Arc::clone(limiter))),
+    }
+}
+
+/// Binds what the configuration names and `bound` does not have yet. All or nothing.
+fn bind(config: &Config, bound: &[Listener]) -> Result<Vec<Listener>, Vec<Finding>> {
+    let (mut listeners, mut findings) = (Vec::new(), Vec::new());
+    for &listen in &config.listen {
+        if bound.iter().any(|listener| listener.listen() == listen) {
+            continue;
+        }
+        match Listener::bind(listen) {
+            Ok(listener) => listeners.push(listener),
+            Err(error) => findings.push(bind_finding(config, &error)),
+        }
+    }
+    if findings.is_empty() {
+        Ok(listeners)
+    } else {
+        Err(findings)
+    }
+}
+
+fn bind_finding(config: &Config, error: &BindError) -> Finding {
+    Finding::error(error.to_string())
+        .in_file(&config.path)
+        .hint(error.hint())
+}
+
+fn warn_all(findings: &[Finding]) {
+    for finding in findings {
+        tracing::warn!(event = "warning", finding = finding.one_line());
+    }
+}
+
+fn report_recovery(recovered: &Recovered) {
+    for finding in &recovered.findings {
+        match finding.severity {
+            Severity::Warning => tracing::warn!(event = "recovered", finding = finding.one_line()),
+            Severity::Error => tracing::error!(event = "recovered", finding = finding.one_line()),
+        }
+    }
+}
+
+fn reload_failed(what: &str, findings: &[Finding]) {
+    for finding in findings {
+        tracing::error!(
+            event = "reload.failed",
+            what,
+            error = finding.one_line(),
+            in_force = "the old state"
+        );
+    }
+}
+
+/// Tells systemd, if it is there.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(
+            event = "warning",
+            finding = format!("cannot notify systemd: {error}")
+        );
+    }
+}
+
+/// Raises the soft limit of descriptors to the hard one, and says so if even that is too low.
+fn raise_descriptor_limit(connections: usize) -> Option<Finding> {
+    use nix::sys::resource::{Resource, getrlimit, setrlimit};
+    let needed = connections as u64 + DESCRIPTORS_BESIDE;
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_err() && soft < needed {
+        return Some(too_few_descriptors(soft, needed));
+    }
+    (hard < needed).then(|| too_few_descriptors(hard, needed))
+}
+
+fn too_few_descriptors(allowed: u64, needed: u64) -> Finding {
+    Finding::warning(format!(
+        "only {allowed} file descriptors allowed, limits.connections needs {needed}"
+    ))
+    .hint("raise LimitNOFILE in the systemd unit (or ulimit -n), or lower limits.connections")
+}
+
+/// The files whose change is noticed without SIGHUP.
+fn watched(config: &Config) -> Vec<PathBuf> {
+    let certificates = config
+        .tls
+        .certificates
+        .iter()
+        .flat_map(|files| [files.chain.clone(), files.key.clone()]);
+    certificates.chain([config.accounts.file.clone()]).collect()
+}
+
+/// What tells one state of a file from another.
+type Fingerprint = Option<(u64, u64, i64, i64)>;
+
+/// Notices changes of files.
+struct Watch {
+    files: Vec<PathBuf>,
+    /// What each file was when it was last read.
+    known: HashMap<PathBuf, Fingerprint>,
+    /// What each file was at the last look.
+    seen: HashMap<PathBuf, Fingerprint>,
+}
+
+impl Watch {
+    fn new(files: Vec<PathBuf>) -> Self {
+        let known = fingerprints(&files);
+        Self {
+            files,
+            seen: known.clone(),
+            known,
+        }
+    }
+
+    /// The files that have changed and been left alone since the last look.
+    async fn changed(&mut self) -> Vec<PathBuf> {
+        let files = self.files.clone();
+        let Some(current) = blocking(move || fingerprints(&files)).await else {
+            return Vec::new();
+        };
+        let settled = |path: &&PathBuf| {
+            current[*path] != self.known[*path] && current[*path] == self.seen[*path]
+        };
+        let changed: Vec<PathBuf> = self.files.iter().filter(settled).cloned().collect();
+        for path in &changed {
+            self.known.insert(path.clone(), current[path]);
+        }
+        self.seen = current;
+        changed
+    }
+}
+
+fn fingerprints(files: &[PathBuf]) -> HashMap<PathBuf, Fingerprint> {
+    let of = |path: &PathBuf| -> io::Result<_> {
+        let metadata = fs::metadata(path)?;
+        Ok((
+            metadata.ino(),
+            metadata.size(),
+            metadata.mtime(),
+            metadata.mtime_nsec(),
+        ))
+    };
+    files
+        .iter()
+        .map(|path| (path.clone(), of(path).ok()))
+        .collect()
+}

@@ -1,0 +1,422 @@
+//! One connection: the only loop that reads and writes a client's socket. It carries out the session's steps and
+//! decides nothing.
+//!
+//! Replies are collected and written at once when the session waits, so a pipelined batch costs one write
+//! (RFC 2920 section 3.2). Octets are read onto the stack and handed to the session, so an idle connection holds no
+//! buffer of ours.
+
+use std::io;
+use std::mem;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
+use tokio::net::TcpStream;
+use tokio::time::{timeout, timeout_at};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use super::{Generation, Services, TlsStart};
+use crate::clock::Now;
+use crate::decision::{Question, Refusal, Verdict};
+use crate::event::{Scope, ServerEvent};
+use crate::queue::Draft;
+use crate::session::{Link, PolicyAsk, Session, Step, TlsFacts};
+use crate::smtp::reply::Reply;
+
+/// How much is read at once.
+const READ_BYTES: usize = 16 << 10;
+/// How many octets of replies are collected before they are written even in the middle of a batch.
+const UNSENT_BYTES_MAX: usize = 16 << 10;
+/// How long, and how many octets, we go on reading after our last word: closing with unread octets would reset the
+/// connection, and the client might never read that word.
+const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
+const LINGER_BYTES_MAX: usize = 256 << 10;
+
+/// How a client is received.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Greeting {
+    /// With 421: there is no room.
+    TurnAway,
+    /// As usual.
+    Welcome,
+}
+
+/// One client's connection.
+pub(super) struct Connection {
+    transport: Transport,
+    scope: Scope,
+    tls_start: TlsStart,
+    greeting: Greeting,
+    services: Arc<Services>,
+    generation: Arc<Generation>,
+    /// Replies that are not yet written.
+    unsent: Vec<u8>,
+    draft: Option<Draft>,
+}
+
+/// What waiting for the client ended with.
+enum Heard {
+    Nothing,
+    Octets,
+    Stop,
+    StopNow,
+}
+
+impl Connection {
+    pub(super) fn new(
+        stream: TcpStream,
+        scope: Scope,
+        tls_start: TlsStart,
+        greeting: Greeting,
+        services: Arc<Services>,
+        generation: Arc<Generation>,
+    ) -> Self {
+        let transport = Transport::Plain(stream);
+        Self {
+            transport,
+            scope,
+            tls_start,
+            greeting,
+            services,
+            generation,
+            unsent: Vec::new(),
+            draft: None,
+        }
+    }
+
+    /// Serves the client to the end.
+    pub(super) async fn run(mut self) {
+        let begun = Now::read();
+        if let Transport::Plain(stream) = &self.transport {
+            // Without it each STARTTLS session loses 40 ms to a delayed acknowledgement.
+            let _ = stream.set_nodelay(true);
+        }
+        let mut link = Link {
+            client: self.scope.client,
+            tls: None,
+        };
+        if self.tls_start == TlsStart::Implicit {
+            match self.handshake().await {
+                Some(facts) => link.tls = Some(facts),
+                None => return self.closed("TLS handshake failed", 0, begun),
+            }
+        }
+        let profile = Arc::clone(&self.generation.profile);
+        let mut session = match self.greeting {
+            Greeting::TurnAway => {
+                Session::turn_away(profile, link, Reply::too_many_connections(), begun)
+            }
+            Greeting::Welcome => Session::new(profile, link, begun),
+        };
+        let reason = self.serve(&mut session).await.unwrap_or("connection lost");
+        // What was begun and not committed goes with its draft.
+        self.draft = None;
+        session.disconnected();
+        while let Step::Report(event) = session.next_step() {
+            self.services.audit.session(&self.scope, &event);
+        }
+        let messages = session.messages();
+        drop(session);
+        self.linger().await;
+        self.closed(reason, messages, begun);
+    }
+
+    fn closed(&self, reason: &'static str, messages: u64, begun: Now) {
+        if self.greeting == Greeting::Welcome {
+            let seconds = Now::read()
+                .instant
+                .saturating_duration_since(begun.instant)
+                .as_secs();
+            self.services.audit.server(
+                &self.scope,
+                &ServerEvent::Closed {
+                    reason,
+                    messages,
+                    seconds,
+                },
+            );
+        }
+    }
+
+    /// Carries out steps until the session closes, and says how it ended.
+    async fn serve(&mut self, session: &mut Session) -> io::Result<&'static str> {
+        let mut told_to_stop = false;
+        loop {
+            match session.next_step() {
+                Step::Abort => self.draft = None,
+                Step::Append(ask) => {
+                    let stored = match &mut self.draft {
+                        Some(draft) => draft
+                            .append(ask.bytes())
+                            .await
+                            .map_err(|error| Refusal::from(&error)),
+                        None => Err(no_draft()),
+                    };
+                    ask.answer(stored);
+                }
+                Step::Begin(ask) => {
+                    let id = self.services.spool.next_id(Now::read());
+                    match self.services.spool.begin(ask.envelope(id.clone())).await {
+                        Ok(draft) => {
+                            self.draft = Some(draft);
+                            ask.answer(Ok(id));
+                        }
+                        Err(error) => ask.answer(Err(Refusal::from(&error))),
+                    }
+                }
+                Step::Check(ask) => {
+                    let client = self.scope.client.ip().to_canonical();
+                    let answer = self.generation.accounts.check(ask.claim(), client).await;
+                    ask.answer(answer);
+                }
+                Step::Close => {
+                    self.flush().await?;
+                    return Ok(session.ending());
+                }
+                Step::Commit(ask) => {
+                    let receipt = match self.draft.take() {
+                        Some(draft) => draft.commit().await.map_err(|error| Refusal::from(&error)),
+                        None => Err(no_draft()),
+                    };
+                    if receipt.is_err() {
+                        self.services.generation.load().policy.refund(
+                            ask.account(),
+                            ask.recipients(),
+                            Now::read(),
+                        );
+                    }
+                    ask.answer(receipt);
+                }
+                Step::Decide(ask) => {
+                    let verdict = decide(&self.services, &ask).await;
+                    ask.answer(verdict);
+                }
+                Step::Report(event) => self.services.audit.session(&self.scope, &event),
+                Step::Send(reply) => {
+                    reply.write_to(&mut self.unsent);
+                    if self.unsent.len() >= UNSENT_BYTES_MAX {
+                        self.flush().await?;
+                    }
+                }
+                Step::StartTls(ask) => {
+                    self.flush().await?;
+                    match self.handshake().await {
+                        Some(facts) => ask.answer(facts),
+                        None => return Ok("TLS handshake failed"),
+                    }
+                }
+                Step::Wait { until } => {
+                    self.flush().await?;
+                    let services = Arc::clone(&self.services);
+                    let heard = tokio::select! {
+                        biased;
+                        () = services.out_of_time.cancelled() => Heard::StopNow,
+                        () = services.stopping.cancelled(), if !told_to_stop => Heard::Stop,
+                        heard = timeout_at(until.into(), self.transport.read_into(session)) => match heard {
+                            Ok(Ok(0)) => return Ok(session.ending()),
+                            Ok(Ok(_)) => Heard::Octets,
+                            Ok(Err(error)) => return Err(error),
+                            Err(_) => Heard::Nothing,
+                        },
+                    };
+                    match heard {
+                        Heard::Octets => {}
+                        Heard::Nothing => session.tick(Now::read()),
+                        Heard::Stop => {
+                            told_to_stop = true;
+                            session.begin_shutdown();
+                        }
+                        Heard::StopNow => session.stop_now(),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Does the TLS handshake; `None` if it failed, which is reported here.
+    async fn handshake(&mut self) -> Option<TlsFacts> {
+        let Transport::Plain(stream) = mem::replace(&mut self.transport, Transport::Gone) else {
+            return None;
+        };
+        let acceptor = TlsAcceptor::from(self.generation.tls.server_config());
+        let limit = self.generation.limits.handshake_timeout;
+        let services = Arc::clone(&self.services);
+        let result = tokio::select! {
+            biased;
+            () = services.stopping.cancelled() => Err("the server stops".to_owned()),
+            result = timeout(limit, acceptor.accept(stream)) => match result {
+                Ok(Ok(stream)) => Ok(stream),
+                Ok(Err(error)) => Err(error.to_string()),
+                Err(_) => Err("tls.handshake_timeout".to_owned()),
+            },
+        };
+        let stream = match result {
+            Ok(stream) => stream,
+            Err(reason) => {
+                self.services
+                    .audit
+                    .server(&self.scope, &ServerEvent::TlsFailed { reason });
+                return None;
+            }
+        };
+        let (_, tls) = stream.get_ref();
+        let version = match tls.protocol_version() {
+            Some(rustls::ProtocolVersion::TLSv1_2) => "TLSv1.2".to_owned(),
+            Some(rustls::ProtocolVersion::TLSv1_3) => "TLSv1.3".to_owned(),
+            other => format!("{other:?}"),
+        };
+        let cipher = tls
+            .negotiated_cipher_suite()
+            .map_or(String::new(), |suite| format!("{:?}", suite.suite()));
+        let facts = TlsFacts { version, cipher };
+        let server_name = tls.server_name().map(str::to_owned);
+        let (version, cipher) = (facts.version.clone(), facts.cipher.clone());
+        self.services.audit.server(
+            &self.scope,
+            &ServerEvent::TlsAccepted {
+                version,
+                cipher,
+                server_name,
+            },
+        );
+        self.transport = Transport::Tls(Box::new(stream));
+        Some(facts)
+    }
+
+    /// Writes the replies that were collected. A client that does not read is gone after the idle time.
+    async fn flush(&mut self) -> io::Result<()> {
+        if self.unsent.is_empty() {
+            return Ok(());
+        }
+        let unsent = mem::take(&mut self.unsent);
+        let write = async {
+            self.transport.write_all(&unsent).await?;
+            self.transport.flush().await
+        };
+        tokio::select! {
+            biased;
+            result = timeout(self.generation.profile.idle_timeout, write) => {
+                result.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()))
+            }
+            () = self.services.out_of_time.cancelled() => Err(io::ErrorKind::TimedOut.into()),
+        }
+    }
+
+    /// Says goodbye on TLS and TCP, then reads what the client still sends, for a bounded while.
+    async fn linger(&mut self) {
+        let mut transport = mem::replace(&mut self.transport, Transport::Gone);
+        let drain = async {
+            transport.shutdown().await?;
+            let mut space = [0; 4096];
+            let mut left = LINGER_BYTES_MAX;
+            while left > 0 {
+                match transport.read(&mut space).await? {
+                    0 => break,
+                    count => left = left.saturating_sub(count),
+                }
+            }
+            io::Result::Ok(())
+        };
+        // Whether the client heard it is its own affair from here on.
+        let _ = timeout(LINGER_TIMEOUT, drain).await;
+    }
+}
+
+/// A draft was asked for and is not there: a mistake in this file, answered like any fault of ours.
+fn no_draft() -> Refusal {
+    Refusal::new(Reply::internal_error(), "internal error: no draft")
+}
+
+/// Puts the session's question to the policy, under the rules and the rights that hold now: both may have changed since
+/// the connection began.
+async fn decide(services: &Services, ask: &PolicyAsk<'_>) -> Verdict {
+    let generation = services.generation.load_full();
+    let account = generation.accounts.account(&ask.account().name);
+    let Some(account) = account.filter(|account| account.enabled) else {
+        let reason = "the account was removed or disabled";
+        return Verdict::Refuse(Refusal::new(Reply::account_withdrawn(), reason));
+    };
+    let verdict = generation
+        .policy
+        .decide(&account, ask.question(), Now::read());
+    if let (Question::Sender { .. }, Verdict::Allow(_)) = (ask.question(), &verdict)
+        && let Err(error) = services.spool.room_for(ask.declared_size()).await
+    {
+        return Verdict::Refuse(Refusal::from(&error));
+    }
+    verdict
+}
+
+/// The octet stream under the session.
+enum Transport {
+    /// In the middle of a handshake, or closed.
+    Gone,
+    Plain(TcpStream),
+    Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Transport {
+    /// Reads what is there and hands it to the session; how many octets it was, 0 at the end.
+    async fn read_into(&mut self, session: &mut Session) -> io::Result<usize> {
+        std::future::poll_fn(|context| {
+            let mut space = [0; READ_BYTES];
+            let mut buffer = ReadBuf::new(&mut space);
+            ready!(Pin::new(&mut *self).poll_read(context, &mut buffer))?;
+            session.receive(buffer.filled(), Now::read());
+            Poll::Ready(Ok(buffer.filled().len()))
+        })
+        .await
+    }
+}
+
+impl AsyncRead for Transport {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Gone => Poll::Ready(Ok(())),
+            Self::Plain(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tls(stream) => match ready!(Pin::new(stream).poll_read(context, buffer)) {
+                // A client that closes TCP without a close_notify: what it had to say ended with a line or with the
+                // end of the data, so nothing was cut off unnoticed.
+                Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
+                other => Poll::Ready(other),
+            },
+        }
+    }
+}
+
+impl AsyncWrite for Transport {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        match self.get_mut() {
+            Self::Gone => Poll::Ready(Err(io::ErrorKind::NotConnected.into())),
+            Self::Plain(stream) => Pin::new(stream).poll_write(context, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(context, bytes),
+        }
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Gone => Poll::Ready(Ok(())),
+            Self::Plain(stream) => Pin::new(stream).poll_flush(context),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(context),
+        }
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            Self::Gone => Poll::Ready(Ok(())),
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(context),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(context),
+        }
+    }
+}

@@ -1,0 +1,287 @@
+//! The server: sockets, and the sessions that live on them.
+//!
+//! It accepts connections within bounds, carries out the steps that each session asks for, and takes part in an
+//! orderly stop. It decides nothing about mail and parses nothing.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::account::CredentialStore;
+use crate::audit::Audit;
+use crate::event::limit_key;
+use crate::policy::Policy;
+use crate::queue::Spool;
+use crate::session::Profile;
+use crate::tls::Tls;
+
+mod connection;
+mod listener;
+
+pub use listener::{BindError, Listener};
+
+/// How TLS begins on a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum TlsStart {
+    /// At once (RFC 8314 section 3.3): port 465.
+    Implicit,
+    /// After STARTTLS (RFC 3207): port 587.
+    StartTls,
+}
+
+impl TlsStart {
+    /// The word of the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Implicit => "implicit",
+            Self::StartTls => "starttls",
+        }
+    }
+}
+
+/// One address to listen on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Listen {
+    /// Where.
+    pub address: SocketAddr,
+    /// How TLS begins there.
+    pub tls: TlsStart,
+}
+
+/// The bounds of the server as a whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ServerLimits {
+    /// Connections at a time, in all.
+    pub connections: usize,
+    /// Connections at a time from one address (IPv6: one /64).
+    pub connections_per_address: usize,
+    /// How long a TLS handshake may take.
+    pub handshake_timeout: Duration,
+    /// How long a stop waits for transactions in flight.
+    pub shutdown_timeout: Duration,
+}
+
+impl Default for ServerLimits {
+    fn default() -> Self {
+        Self {
+            connections: 5000,
+            connections_per_address: 100,
+            handshake_timeout: Duration::from_secs(30),
+            shutdown_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Everything that a reload can replace. A connection keeps the generation that it began with, except for the rights
+/// of its account, which are looked up anew for each message.
+pub struct Generation {
+    /// Settings of sessions.
+    pub profile: Arc<Profile>,
+    /// Bounds of the server.
+    pub limits: ServerLimits,
+    /// Certificates.
+    pub tls: Arc<Tls>,
+    /// Who may log in.
+    pub accounts: Arc<dyn CredentialStore>,
+    /// What they may do.
+    pub policy: Arc<Policy>,
+}
+
+/// What all connections share.
+pub struct Services {
+    /// The generation that new connections begin with.
+    pub generation: ArcSwap<Generation>,
+    /// Where messages go.
+    pub spool: Spool,
+    /// Who hears what happens.
+    pub audit: Audit,
+    doors: Doors,
+    tasks: TaskTracker,
+    stopping: CancellationToken,
+    out_of_time: CancellationToken,
+}
+
+impl Services {
+    /// A server that does not listen yet.
+    pub fn new(generation: Generation, spool: Spool, audit: Audit) -> Arc<Self> {
+        Arc::new(Self {
+            doors: Doors::default(),
+            generation: ArcSwap::from_pointee(generation),
+            spool,
+            audit,
+            tasks: TaskTracker::new(),
+            stopping: CancellationToken::new(),
+            out_of_time: CancellationToken::new(),
+        })
+    }
+
+    /// How many connections there are.
+    pub fn connections(&self) -> usize {
+        self.doors.count()
+    }
+
+    /// Stops: idle clients hear 421, transactions in flight may end within the configured time, then they are cut
+    /// off. Returns when the last connection is gone; the listeners must be closed before.
+    pub async fn stop(&self) {
+        self.stopping.cancel();
+        self.tasks.close();
+        let limit = self.generation.load().limits.shutdown_timeout;
+        if tokio::time::timeout(limit, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            self.out_of_time.cancel();
+            // What is left now is a commit in its last moment or a client that does not read its 421.
+            let _ = tokio::time::timeout(LAST_WORDS_TIMEOUT, self.tasks.wait()).await;
+        }
+    }
+}
+
+/// How long connections that were cut off may take to say so.
+const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How many clients at a time are told that there are too many; any more are dropped without a word.
+const REFUSALS_MAX: usize = 64;
+
+/// Counts who is inside.
+struct Doors {
+    inside: Arc<Mutex<Inside>>,
+    refusals: Arc<Semaphore>,
+}
+
+#[derive(Default)]
+struct Inside {
+    total: usize,
+    by_address: HashMap<IpAddr, usize>,
+}
+
+impl Default for Doors {
+    fn default() -> Self {
+        Self {
+            inside: Arc::default(),
+            refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+        }
+    }
+}
+
+/// There is no room for a connection.
+struct NoRoom {
+    /// Which bound was reached.
+    reason: &'static str,
+    /// Whether it may be told so; `None` where too many are being told already.
+    refusal: Option<OwnedSemaphorePermit>,
+}
+
+impl Doors {
+    /// Lets a connection in; its place is free again when it is dropped.
+    fn admit(&self, address: IpAddr, limits: &ServerLimits) -> Result<Place, NoRoom> {
+        let key = limit_key(address);
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        let from_address = inside.by_address.get(&key).copied().unwrap_or(0);
+        let reason = if inside.total >= limits.connections {
+            "limits.connections"
+        } else if from_address >= limits.connections_per_address {
+            "limits.connections_per_address"
+        } else {
+            inside.total += 1;
+            *inside.by_address.entry(key).or_default() += 1;
+            return Ok(Place {
+                inside: Arc::clone(&self.inside),
+                key,
+            });
+        };
+        Err(NoRoom {
+            reason,
+            refusal: Arc::clone(&self.refusals).try_acquire_owned().ok(),
+        })
+    }
+
+    fn count(&self) -> usize {
+        self.inside
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .total
+    }
+}
+
+/// One connection's place inside.
+struct Place {
+    inside: Arc<Mutex<Inside>>,
+    key: IpAddr,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        inside.total -= 1;
+        if let Entry::Occupied(mut entry) = inside.by_address.entry(self.key) {
+            *entry.get_mut() -= 1;
+            if *entry.get() == 0 {
+                entry.remove();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn enter(doors: &Doors, address: &str, limits: &ServerLimits) -> Result<Place, &'static str> {
+        doors
+            .admit(address.parse().unwrap(), limits)
+            .map_err(|no_room| no_room.reason)
+    }
+
+    #[test]
+    fn places_are_counted_by_address_and_network() {
+        let doors = Doors::default();
+        let limits = ServerLimits {
+            connections: 4,
+            connections_per_address: 2,
+            ..ServerLimits::default()
+        };
+        let first = enter(&doors, "192.0.2.1", &limits).unwrap();
+        let _second = enter(&doors, "::ffff:192.0.2.1", &limits).unwrap();
+        assert_eq!(
+            enter(&doors, "192.0.2.1", &limits).err(),
+            Some("limits.connections_per_address")
+        );
+        drop(first);
+        let _third = enter(&doors, "192.0.2.1", &limits).unwrap();
+        let _v6 = enter(&doors, "2001:db8::1", &limits).unwrap();
+        let _same_64 = enter(&doors, "2001:db8::ffff:1", &limits).unwrap();
+        assert_eq!(
+            enter(&doors, "198.51.100.1", &limits).err(),
+            Some("limits.connections")
+        );
+        assert_eq!(doors.count(), 4);
+    }
+
+    #[test]
+    fn refusals_are_bounded_too() {
+        let doors = Doors::default();
+        let limits = ServerLimits {
+            connections: 0,
+            ..ServerLimits::default()
+        };
+        let refusal = || {
+            doors
+                .admit("192.0.2.1".parse().unwrap(), &limits)
+                .err()
+                .and_then(|no_room| no_room.refusal)
+        };
+        let mut refused: Vec<_> = (0..REFUSALS_MAX).map(|_| refusal()).collect();
+        assert!(refused.iter().all(Option::is_some));
+        assert!(refusal().is_none());
+        refused.pop();
+        assert!(refusal().is_some());
+    }
+}
