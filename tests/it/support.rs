@@ -1,0 +1,192 @@
+//! What several tests share: a small world of accounts, and a server in this process.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use gatepost::account::{BoxFuture, CredentialStore};
+use gatepost::audit::Audit;
+use gatepost::clock::Now;
+use gatepost::decision::{
+    Account, Authentication, Claim, Limit, Origin, RefusedLogin, SenderPattern, Unavailable,
+};
+use gatepost::policy::{Limiter, Policy, PolicySettings};
+use gatepost::queue::{Spool, SpoolSettings};
+use gatepost::server::{Generation, Listen, Listener, ServerLimits, Services, TlsStart};
+use gatepost::session::Profile;
+use gatepost::tls::{MinimumVersion, Tls, TlsSettings};
+
+/// The accounts that the dialogues know, with passwords in clear: what they are about is the dialogue.
+#[derive(Debug)]
+pub(crate) struct FixedAccounts(Vec<(Arc<Account>, &'static str)>);
+
+impl FixedAccounts {
+    pub(crate) fn new() -> Self {
+        let account = |name: &str, enabled: bool, send_as: &[&str]| {
+            let origin = Origin {
+                file: Path::new("accounts.toml").into(),
+                line: 1,
+            };
+            let patterns = send_as
+                .iter()
+                .map(|text| (SenderPattern::parse(text).unwrap(), origin.clone()));
+            Arc::new(Account {
+                name: name.to_owned(),
+                enabled,
+                allow_from: Vec::new(),
+                send_as: patterns.collect(),
+                messages_per_hour: None,
+                recipients_per_day: None,
+                note: None,
+                origin: origin.clone(),
+            })
+        };
+        Self(vec![
+            (
+                account(
+                    "alice@example.org",
+                    true,
+                    &["alice@example.org", "*@lists.example.org"],
+                ),
+                "secret",
+            ),
+            (
+                account("bob@example.org", false, &["bob@example.org"]),
+                "hunter2",
+            ),
+            (
+                account("carol@example.org", true, &["carol@example.org", "<>"]),
+                "secret",
+            ),
+        ])
+    }
+
+    pub(crate) fn answer(&self, claim: &Claim) -> Result<Authentication, Unavailable> {
+        let Claim::Password {
+            authorization_identity,
+            authentication_identity,
+            password,
+        } = claim;
+        if authentication_identity == "busy" {
+            return Err(Unavailable("overloaded".to_owned()));
+        }
+        let refuse = |reason| Ok(Authentication::Refuse { reason, name: None });
+        let Some((account, right)) = self
+            .0
+            .iter()
+            .find(|(account, _)| account.name == *authentication_identity)
+        else {
+            return refuse(RefusedLogin::UnknownAccount);
+        };
+        if password.expose() != right.as_bytes() {
+            refuse(RefusedLogin::WrongPassword)
+        } else if !account.enabled {
+            refuse(RefusedLogin::Disabled)
+        } else if !authorization_identity.is_empty() && *authorization_identity != account.name {
+            refuse(RefusedLogin::AuthorizationIdentity)
+        } else {
+            Ok(Authentication::Accept(Arc::clone(account)))
+        }
+    }
+}
+
+impl CredentialStore for FixedAccounts {
+    fn check<'a>(
+        &'a self,
+        claim: &'a Claim,
+        _: IpAddr,
+    ) -> BoxFuture<'a, Result<Authentication, Unavailable>> {
+        Box::pin(async move { self.answer(claim) })
+    }
+
+    fn account(&self, name: &str) -> Option<Arc<Account>> {
+        self.0
+            .iter()
+            .find(|(account, _)| account.name == name)
+            .map(|(account, _)| Arc::clone(account))
+    }
+}
+
+/// A policy without limits.
+pub(crate) fn policy(directory: &Path) -> Policy {
+    let settings = PolicySettings {
+        messages_per_hour: (Limit::Unlimited, None),
+        recipients_per_day: (Limit::Unlimited, None),
+    };
+    let (limiter, _) = Limiter::open(&directory.join("limits.json"), Now::read());
+    Policy::new(settings, Arc::new(limiter))
+}
+
+/// A server in this process, on ports of the kernel's choice.
+pub(crate) struct Server {
+    pub(crate) services: Arc<Services>,
+    pub(crate) starttls: SocketAddr,
+    pub(crate) implicit: SocketAddr,
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) directory: tempfile::TempDir,
+    listeners: Vec<Listener>,
+}
+
+impl Server {
+    pub(crate) fn start(profile: Profile, limits: ServerLimits) -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let fresh = gatepost::tls::fresh::self_signed(&["localhost"], Now::read()).unwrap();
+        let files = fresh.write(directory.path()).unwrap();
+        let tls = Tls::load(&TlsSettings {
+            certificates: vec![files],
+            minimum_version: MinimumVersion::Tls12,
+        })
+        .unwrap();
+        let queue = SpoolSettings {
+            directory: directory.path().join("queue"),
+            minimum_free: 0,
+        };
+        let (spool, _) = Spool::open(&queue).unwrap();
+        let generation = Generation {
+            profile: Arc::new(profile),
+            limits,
+            tls: Arc::new(tls),
+            accounts: Arc::new(FixedAccounts::new()),
+            policy: Arc::new(policy(directory.path())),
+        };
+        let services = Services::new(generation, spool, Audit::default());
+        let listen = |tls| {
+            Listener::bind(Listen {
+                address: "127.0.0.1:0".parse().unwrap(),
+                tls,
+            })
+            .unwrap()
+        };
+        let listeners = vec![listen(TlsStart::StartTls), listen(TlsStart::Implicit)];
+        for listener in &listeners {
+            listener.start(&services);
+        }
+        Self {
+            services,
+            starttls: listeners[0].local_address(),
+            implicit: listeners[1].local_address(),
+            certificate: fresh.chain.into(),
+            directory,
+            listeners,
+        }
+    }
+
+    /// The messages in `ready/`, oldest first.
+    pub(crate) fn stored(&self) -> Vec<Vec<u8>> {
+        let mut names: Vec<_> = std::fs::read_dir(self.directory.path().join("queue/ready"))
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "eml"))
+            .collect();
+        names.sort();
+        names
+            .iter()
+            .map(|path| std::fs::read(path).unwrap())
+            .collect()
+    }
+
+    pub(crate) async fn stop(self) {
+        drop(self.listeners);
+        self.services.stop().await;
+    }
+}
