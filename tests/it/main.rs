@@ -4,6 +4,10 @@
     clippy::unwrap_used,
     reason = "a test stops at the first surprise, in its helpers too"
 )]
+#![allow(
+    clippy::print_stdout,
+    reason = "the harness shows it where a test fails: a seed, say"
+)]
 
 mod config;
 mod dialogs;
