@@ -24,7 +24,8 @@ mod try_out;
     name = "gatepost",
     version,
     propagate_version = true,
-    arg_required_else_help = true
+    arg_required_else_help = true,
+    after_help = "New here? `gatepost try` serves on loopback at once, with nothing to configure."
 )]
 struct Cli {
     /// The configuration file
@@ -43,12 +44,12 @@ struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    Account(account::Args),
-    Check(check::Args),
-    Explain(explain::Args),
-    Queue(queue::Args),
-    Serve(serve::Args),
     Try(try_out::Args),
+    Serve(serve::Args),
+    Check(check::Args),
+    Account(account::Args),
+    Queue(queue::Args),
+    Explain(explain::Args),
 }
 
 /// Why a command failed: findings to print, one or many.
@@ -71,12 +72,12 @@ impl From<Vec<Finding>> for Failure {
 pub fn run() -> ExitCode {
     let cli = Cli::parse();
     let result = match cli.command {
-        Command::Account(args) => account::run(&cli.config, args),
-        Command::Check(args) => check::run(&cli.config, args),
-        Command::Explain(args) => explain::run(&cli.config, args),
-        Command::Queue(args) => queue::run(&cli.config, args),
-        Command::Serve(args) => serve::run(&cli.config, &args),
         Command::Try(args) => try_out::run(&args),
+        Command::Serve(args) => serve::run(&cli.config, &args),
+        Command::Check(args) => check::run(&cli.config, args),
+        Command::Account(args) => account::run(&cli.config, args),
+        Command::Queue(args) => queue::run(&cli.config, args),
+        Command::Explain(args) => explain::run(&cli.config, args),
     };
     match result {
         Ok(code) => code,

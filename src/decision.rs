@@ -126,10 +126,10 @@ pub struct Account {
     pub allow_from: Vec<IpNet>,
     /// What it may send as, each with its place in the file. Never empty unless its own name is no address.
     pub send_as: Vec<(SenderPattern, Origin)>,
-    /// `None`: what `[limits.account]` says.
-    pub messages_per_hour: Option<Limit>,
-    /// `None`: what `[limits.account]` says.
-    pub recipients_per_day: Option<Limit>,
+    /// Its own limit and where that is written; `None`: what `[limits.account]` says.
+    pub messages_per_hour: Option<(Limit, Origin)>,
+    /// Likewise.
+    pub recipients_per_day: Option<(Limit, Origin)>,
     /// The operator's own remark.
     pub note: Option<String>,
     /// Where it stands in the accounts file.

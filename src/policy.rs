@@ -137,27 +137,28 @@ impl Policy {
 
     /// The account's limits: its own where it has one, else those for all.
     fn limits(&self, account: &Account) -> [AccountLimit; 2] {
-        let choose = |kind, own: Option<Limit>, general: &(Limit, Option<Origin>)| match own {
-            Some(limit) => AccountLimit {
-                kind,
-                limit,
-                origin: Some(account.origin.clone()),
-            },
-            None => AccountLimit {
-                kind,
-                limit: general.0,
-                origin: general.1.clone(),
-            },
-        };
+        let choose =
+            |kind, own: &Option<(Limit, Origin)>, general: &(Limit, Option<Origin>)| match own {
+                Some((limit, origin)) => AccountLimit {
+                    kind,
+                    limit: *limit,
+                    origin: Some(origin.clone()),
+                },
+                None => AccountLimit {
+                    kind,
+                    limit: general.0,
+                    origin: general.1.clone(),
+                },
+            };
         [
             choose(
                 Kind::Messages,
-                account.messages_per_hour,
+                &account.messages_per_hour,
                 &self.settings.messages_per_hour,
             ),
             choose(
                 Kind::Recipients,
-                account.recipients_per_day,
+                &account.recipients_per_day,
                 &self.settings.recipients_per_day,
             ),
         ]
@@ -446,12 +447,12 @@ mod tests {
         // Another account has limits of its own.
         let bob = Account {
             name: "bob@example.org".to_owned(),
-            messages_per_hour: Some(at_most(1)),
+            messages_per_hour: Some((at_most(1), origin(9))),
             ..account(&["bob@example.org"])
         };
         let send = || text(policy.decide(&bob, Question::Message { recipients: 1 }, start));
-        assert_eq!(send(), "allow messages_per_hour@1");
-        assert!(send().starts_with("messages_per_hour@1: 450 4.7.28"));
+        assert_eq!(send(), "allow messages_per_hour@9");
+        assert!(send().starts_with("messages_per_hour@9: 450 4.7.28"));
     }
 
     #[test]

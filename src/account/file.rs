@@ -386,7 +386,11 @@ impl<'s> Reader<'s> {
             },
         };
         let disabled = get("disabled").is_some_and(|value| self.boolean(&label, "disabled", value));
-        let mut limit = |key| get(key).and_then(|value| self.limit(&label, key, value));
+        let mut limit = |key| {
+            let value = get(key)?;
+            let origin = self.origin(&value.span());
+            self.limit(&label, key, value).map(|limit| (limit, origin))
+        };
         let messages_per_hour = limit("messages_per_hour");
         let recipients_per_day = limit("recipients_per_day");
         let allow_from = get("allow_from")
@@ -752,11 +756,13 @@ note = "2nd floor"
                 "11:*"
             ]
         );
-        assert_eq!(
-            scanner.messages_per_hour,
-            Some(Limit::AtMost(NonZeroU64::new(50).unwrap()))
-        );
-        assert_eq!(scanner.recipients_per_day, Some(Limit::Unlimited));
+        let limit = |own: &Option<(Limit, Origin)>| {
+            let (limit, origin) = own.as_ref().unwrap();
+            (*limit, origin.line)
+        };
+        let fifty = Limit::AtMost(NonZeroU64::new(50).unwrap());
+        assert_eq!(limit(&scanner.messages_per_hour), (fifty, 14));
+        assert_eq!(limit(&scanner.recipients_per_day), (Limit::Unlimited, 15));
         let networks: Vec<String> = scanner.allow_from.iter().map(IpNet::to_string).collect();
         assert_eq!(networks, ["192.0.2.0/24", "2001:db8::1/128"]);
         assert_eq!(scanner.note.as_deref(), Some("2nd floor"));

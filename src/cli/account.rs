@@ -17,7 +17,7 @@ use crate::account::edit::{self, Edit, Edited, NewAccount};
 use crate::account::file::{Directory, Record};
 use crate::account::identity::{PASSWORD_BYTES_MAX, prepare_name, prepare_password};
 use crate::account::password::{self, MEMORY_KIB_MAX, Parameters};
-use crate::decision::{Limit, SenderPattern};
+use crate::decision::{Limit, Origin, SenderPattern};
 use crate::diagnostic::{Finding, nearest};
 use crate::secret::Secret;
 
@@ -312,10 +312,10 @@ fn read_line(input: impl std::io::Read) -> Result<Secret, Failure> {
 
 fn to_json(record: &Record) -> Value {
     let account = &record.account;
-    let limit = |limit: Option<Limit>| match limit {
+    let limit = |own: &Option<(Limit, Origin)>| match own {
         None => Value::Null,
-        Some(Limit::Unlimited) => "unlimited".into(),
-        Some(Limit::AtMost(number)) => number.get().into(),
+        Some((Limit::Unlimited, _)) => "unlimited".into(),
+        Some((Limit::AtMost(number), _)) => number.get().into(),
     };
     let texts = |texts: Vec<String>| Value::from(texts);
     json!({
@@ -324,8 +324,8 @@ fn to_json(record: &Record) -> Value {
         "has_password": record.hash.is_some(),
         "send_as": texts(account.send_as.iter().map(|(pattern, _)| pattern.to_string()).collect()),
         "allow_from": texts(account.allow_from.iter().map(ToString::to_string).collect()),
-        "messages_per_hour": limit(account.messages_per_hour),
-        "recipients_per_day": limit(account.recipients_per_day),
+        "messages_per_hour": limit(&account.messages_per_hour),
+        "recipients_per_day": limit(&account.recipients_per_day),
         "note": account.note,
         "file": account.origin.file.display().to_string(),
         "line": account.origin.line,
@@ -383,10 +383,10 @@ fn table(records: &[Record]) -> Vec<String> {
 
 fn description(record: &Record) -> Vec<String> {
     let account = &record.account;
-    let limit = |limit: Option<Limit>| match limit {
+    let limit = |own: &Option<(Limit, Origin)>| match own {
         None => "as in [limits.account]".to_owned(),
-        Some(Limit::Unlimited) => "unlimited".to_owned(),
-        Some(Limit::AtMost(number)) => number.to_string(),
+        Some((Limit::Unlimited, _)) => "unlimited".to_owned(),
+        Some((Limit::AtMost(number), _)) => number.to_string(),
     };
     let networks: Vec<String> = account.allow_from.iter().map(ToString::to_string).collect();
     let networks = match networks.is_empty() {
@@ -398,8 +398,8 @@ fn description(record: &Record) -> Vec<String> {
         format!("state               {}", state(record)),
         format!("send_as             {}", patterns(record)),
         format!("allow_from          {networks}"),
-        format!("messages_per_hour   {}", limit(account.messages_per_hour)),
-        format!("recipients_per_day  {}", limit(account.recipients_per_day)),
+        format!("messages_per_hour   {}", limit(&account.messages_per_hour)),
+        format!("recipients_per_day  {}", limit(&account.recipients_per_day)),
     ];
     if let Some(note) = &account.note {
         lines.push(format!("note                {}", printable(note)));

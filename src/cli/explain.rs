@@ -508,18 +508,18 @@ MAIL <x@lists.example.org>: allowed
   rule    send_as at accounts.toml:6
   reply   250 2.1.0 sender ok
 RCPT <bob@example.net>: allowed
-  rule    recipients_per_day at accounts.toml:1
+  rule    recipients_per_day at accounts.toml:9
   reply   250 2.1.5 recipient ok
 RCPT <postmaster>: allowed
-  rule    recipients_per_day at accounts.toml:1
+  rule    recipients_per_day at accounts.toml:9
   reply   250 2.1.5 recipient ok
 FROM alice@example.org: allowed
   rule    send_as at accounts.toml:5
 DATA 2 recipients: allowed
-  rule    recipients_per_day at accounts.toml:1
+  rule    recipients_per_day at accounts.toml:9
   reply   250 2.0.0 queued as ID
 limit messages_per_hour = 600 (by default): 0 used
-limit recipients_per_day = 3 (at accounts.toml:1): 0 used"
+limit recipients_per_day = 3 (at accounts.toml:9): 0 used"
         );
     }
 
@@ -602,7 +602,7 @@ limit recipients_per_day = 3 (at accounts.toml:1): 0 used"
                 ],
                 "limits": [
                     {"name": "messages_per_hour", "limit": 600, "used": 0, "frees_at": null, "file": null, "line": null},
-                    {"name": "recipients_per_day", "limit": 3, "used": 0, "frees_at": null, "file": "accounts.toml", "line": 1},
+                    {"name": "recipients_per_day", "limit": 3, "used": 0, "frees_at": null, "file": "accounts.toml", "line": 9},
                 ],
             })
         );
