@@ -14,9 +14,11 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
 
+use crate::clock::Now;
 use crate::decision::{Account, Authentication, Claim, RefusedLogin, Unavailable};
 use crate::diagnostic::Finding;
 use crate::secret::Secret;
@@ -26,11 +28,13 @@ pub mod file;
 mod hashing;
 pub mod identity;
 pub mod password;
+mod remembered;
 
 use file::Directory;
 use hashing::Hasher;
 use identity::{prepare_name, prepare_password};
 use password::{MEMORY_KIB_MAX, PasswordHash};
+use remembered::Remembered;
 
 /// A future that can be sent to another thread, in a box: what an asynchronous method of a trait object gives.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -60,6 +64,8 @@ pub struct AccountSettings {
     pub hash_memory: u64,
     /// How many logins may wait for a check at once; one more hears 454.
     pub hash_queue: usize,
+    /// How long a successful password check is remembered; `None`: not at all.
+    pub cache_for: Option<Duration>,
 }
 
 impl AccountSettings {
@@ -95,6 +101,8 @@ struct State {
     settings: AccountSettings,
     directory: Directory,
     hasher: Arc<Hasher>,
+    /// Stays through reloads: what is remembered is bound to the stored hash, not to the file.
+    remembered: Option<Arc<Remembered>>,
 }
 
 impl Accounts {
@@ -105,6 +113,7 @@ impl Accounts {
             settings: settings.clone(),
             directory,
             hasher: Arc::new(Hasher::new(settings.hash_memory_kib(), settings.hash_queue)),
+            remembered: settings.cache_for.and_then(Remembered::new).map(Arc::new),
         };
         let accounts = Self {
             state: ArcSwap::from_pointee(state),
@@ -158,10 +167,15 @@ impl Accounts {
         } else {
             Arc::new(Hasher::new(settings.hash_memory_kib(), settings.hash_queue))
         };
+        let remembered = match old.settings.cache_for == settings.cache_for {
+            true => old.remembered.clone(),
+            false => settings.cache_for.and_then(Remembered::new).map(Arc::new),
+        };
         self.state.store(Arc::new(State {
             settings: settings.clone(),
             directory,
             hasher,
+            remembered,
         }));
         Ok((self.summary(), warnings))
     }
@@ -204,17 +218,36 @@ impl Accounts {
             .clone()
             .unwrap_or_else(|| Arc::clone(state.directory.dummy()));
         let candidate = prepared.unwrap_or_else(|_| Secret::from("unusable"));
-        let (for_log, tried) = (Arc::clone(&state), name.clone().ok());
-        let (matches, log_name) = state
-            .hasher
-            .check(hash, candidate, move |matches| {
+        // Bound to the stored hash: what was remembered under an earlier password is of no use to anybody.
+        let code = state
+            .remembered
+            .as_ref()
+            .zip(verified.as_ref())
+            .map(|(remembered, hash)| {
+                (
+                    remembered,
+                    remembered.code(name.as_deref().unwrap_or_default(), hash, &candidate),
+                )
+            });
+        let known = code
+            .as_ref()
+            .is_some_and(|(remembered, code)| remembered.knows(code, Now::read().instant));
+        let (matches, log_name) = if usable && known {
+            (true, None)
+        } else {
+            let (for_log, tried) = (Arc::clone(&state), name.clone().ok());
+            let then = move |matches| {
                 let name = match matches {
                     true => None,
                     false => tried.and_then(|tried| for_log.directory.name_for_log(&tried)),
                 };
                 (matches, name)
-            })
-            .await?;
+            };
+            state.hasher.check(hash, candidate, then).await?
+        };
+        if let (true, true, false, Some((remembered, code))) = (matches, usable, known, code) {
+            remembered.remember(code, Now::read().instant);
+        }
 
         let refuse = |reason, name| Ok(Authentication::Refuse { reason, name });
         let Some(name) = name.ok().filter(|_| usable) else {
@@ -313,6 +346,7 @@ mod tests {
             file: file.to_owned(),
             hash_memory: 64 << 10,
             hash_queue: 8,
+            cache_for: None,
         }
     }
 
@@ -415,6 +449,52 @@ mod tests {
             let answer = answer(&accounts, &claim("", alice, password), "203.0.113.7");
             assert_eq!(answer, "Unusable alice@example.org");
         }
+    }
+
+    #[test]
+    fn a_remembered_login_needs_no_hash_and_bends_no_rule() {
+        let alice = entry("alice@example.org", &hash_of("secret"));
+        let (accounts, directory) = open(&alice);
+        let file = directory.path().join("accounts.toml");
+        let remembering = AccountSettings {
+            cache_for: Some(Duration::from_secs(600)),
+            ..settings(&file)
+        };
+        accounts.reconfigure(&remembering).unwrap();
+        let login = |password: &str| {
+            let claim = claim("", "alice@example.org", password.as_bytes());
+            let check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+            match runtime().block_on(check) {
+                Ok(Authentication::Accept(_)) => "accepted",
+                Ok(Authentication::Refuse {
+                    reason: RefusedLogin::Disabled,
+                    ..
+                }) => "disabled",
+                Ok(Authentication::Refuse { .. }) => "refused",
+                Err(Unavailable(_)) => "needs a hash",
+            }
+        };
+        assert_eq!(login("wrong"), "refused");
+        assert_eq!(login("secret"), "accepted");
+        accounts.state.load().hasher.close();
+        assert_eq!(login("secret"), "accepted");
+        // A guess is never answered from memory.
+        assert_eq!(login("wrong"), "needs a hash");
+        // What else is in the file counts at once, and a reload by itself forgets nothing.
+        std::fs::write(&file, format!("{alice}disabled = true\n")).unwrap();
+        accounts.reload().unwrap();
+        assert_eq!(login("secret"), "disabled");
+        std::fs::write(&file, &alice).unwrap();
+        accounts.reload().unwrap();
+        assert_eq!(login("secret"), "accepted");
+        // The same password, stored anew, is another one.
+        std::fs::write(&file, entry("alice@example.org", &hash_of("secret"))).unwrap();
+        accounts.reload().unwrap();
+        assert_eq!(login("secret"), "needs a hash");
+        // "off" forgets.
+        std::fs::write(&file, &alice).unwrap();
+        accounts.reconfigure(&settings(&file)).unwrap();
+        assert_eq!(login("secret"), "needs a hash");
     }
 
     #[test]

@@ -167,6 +167,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let mechanisms = mechanisms(&section).unwrap_or(profile.mechanisms);
     let hash_memory = section.size("hash_memory", HASH_MEMORY, HASH_MEMORY_BOUNDS);
     let hash_queue = section.count("hash_queue", HASH_QUEUE, HASH_QUEUE_BOUNDS);
+    let cache_for = section.duration_or_off("cache_for", CACHE_FOR, CACHE_FOR_BOUNDS);
 
     let section = document.section("accounts");
     let accounts_file = section.path("file", ACCOUNTS_FILE_HINT);
@@ -264,6 +265,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             file: accounts_file.unwrap_or_default(),
             hash_memory,
             hash_queue,
+            cache_for,
         },
         policy: PolicySettings {
             messages_per_hour,
@@ -535,6 +537,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 // Defaults that no settings struct has of its own.
 const HASH_MEMORY: u64 = 128 << 20;
 const HASH_QUEUE: usize = 256;
+const CACHE_FOR: Duration = Duration::from_secs(10 * 60);
 const QUEUE_DIRECTORY: &str = "/var/spool/gatepost";
 const QUEUE_MINIMUM_FREE: u64 = 64 << 20;
 const MESSAGES_PER_HOUR: Limit = at_most(600);
@@ -565,6 +568,7 @@ const FAILED_LOGINS: Bounds<u32> = Bounds::new(1, 100);
 const HASH_MEMORY_BOUNDS: Bounds<Size> = Bounds::new(Size(19 << 20), Size(1 << 40))
     .because("one password check takes 19MiB, and nobody could log in with less");
 const HASH_QUEUE_BOUNDS: Bounds<usize> = Bounds::new(1, 65_536);
+const CACHE_FOR_BOUNDS: Bounds<Wait> = TIMEOUT;
 const MINIMUM_FREE_BOUNDS: Bounds<Size> = Bounds::new(Size(1 << 20), Size(1 << 50))
     .because("a file system filled to the last octet cannot keep what was accepted");
 

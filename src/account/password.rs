@@ -179,6 +179,20 @@ impl PasswordHash {
             && bool::from(self.output.ct_eq(&other.output))
     }
 
+    /// Gives all that makes this hash the one that it is, piece by piece.
+    pub(super) fn each_part(&self, mut take: impl FnMut(&[u8])) {
+        let Parameters {
+            memory_kib,
+            passes,
+            lanes,
+        } = self.parameters;
+        for number in [memory_kib, passes, lanes] {
+            take(&number.to_le_bytes());
+        }
+        take(&self.salt);
+        take(&self.output);
+    }
+
     fn assemble(parameters: Parameters, salt: Vec<u8>, output: Vec<u8>) -> Result<Self, HashError> {
         let Parameters {
             memory_kib,

@@ -17,6 +17,7 @@ pub const KEYS: &[&str] = &[
     "auth.mechanisms",
     "auth.hash_memory",
     "auth.hash_queue",
+    "auth.cache_for",
     "accounts.file",
     "queue.directory",
     "queue.minimum_free",
@@ -44,7 +45,6 @@ const REPEATED: &[&str] = &["listen", "certificate"];
 
 /// Names that are kept for what comes, so that nobody takes them for a slip of the pen.
 const RESERVED: &[&str] = &[
-    "auth.cache_for",
     "guessing",
     "onward",
     "queue.duplicate_window",
@@ -174,7 +174,11 @@ mod tests {
                 "`hostname` belongs at the top of the file, before the first table",
             ),
             ("log", "colour_of_lines", "[log] has: format, level"),
-            ("auth", "cache_for", "it is not available in this version"),
+            (
+                "queue",
+                "duplicate_window",
+                "it is not available in this version",
+            ),
             ("", "guessing", "it is not available in this version"),
         ] {
             assert_eq!(hint_for_unknown(table, name), hint, "{table} {name}");

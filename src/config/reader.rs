@@ -22,6 +22,9 @@ use super::quantity::{
 use crate::decision::{Limit, Origin};
 use crate::diagnostic::{Finding, Spot};
 
+/// The word for a mechanism that is not wanted.
+const OFF: &str = "off";
+
 /// The word for a limit that does not hold.
 const UNLIMITED: &str = "unlimited";
 
@@ -389,13 +392,22 @@ impl<'d> Section<'d> {
         default: Duration,
         bounds: Bounds<Wait>,
     ) -> Duration {
+        self.read(key, |value| wait(key, value, &bounds))
+            .map_or(default, |wait| wait.value.0)
+    }
+
+    /// A duration within bounds; `None` for the word "off".
+    pub(super) fn duration_or_off(
+        &self,
+        key: &'static str,
+        default: Duration,
+        bounds: Bounds<Wait>,
+    ) -> Option<Duration> {
         self.read(key, |value| match value {
-            DeValue::String(text) if text == UNLIMITED => Err(bounds.cannot_be_lifted()),
-            DeValue::String(text) => parse_duration(text).and_then(|wait| bounds.check(wait)),
-            DeValue::Integer(_) => Err(Problem::new("has no unit", DURATION_FORMS)),
-            other => Err(wrong_kind(key, other, "a duration", DURATION_FORMS)),
+            DeValue::String(text) if text == OFF => Ok(None),
+            other => wait(key, other, &bounds).map(Some),
         })
-        .map_or(default, |wait| wait.value.0)
+        .map_or(Some(default), |wait| wait.value.map(|wait| wait.0))
     }
 
     /// A limit that can be lifted, and where it is written.
@@ -449,6 +461,16 @@ impl<'d> Section<'d> {
         let full = join(self.name, key);
         debug_assert_eq!(meaning(&full), Meaning::Key, "{full} is not in KEYS");
         self.table?.get(key)
+    }
+}
+
+/// Reads a duration within bounds.
+fn wait(key: &str, value: &DeValue<'_>, bounds: &Bounds<Wait>) -> Result<Wait, Problem> {
+    match value {
+        DeValue::String(text) if text == UNLIMITED => Err(bounds.cannot_be_lifted()),
+        DeValue::String(text) => parse_duration(text).and_then(|wait| bounds.check(wait)),
+        DeValue::Integer(_) => Err(Problem::new("has no unit", DURATION_FORMS)),
+        other => Err(wrong_kind(key, other, "a duration", DURATION_FORMS)),
     }
 }
 
