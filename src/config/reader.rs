@@ -405,7 +405,12 @@ impl<'d> Section<'d> {
     ) -> Option<Duration> {
         self.read(key, |value| match value {
             DeValue::String(text) if text == OFF => Ok(None),
-            other => wait(key, other, &bounds).map(Some),
+            other => wait(key, other, &bounds)
+                .map(Some)
+                .map_err(|problem| Problem {
+                    hint: problem.hint.map(|hint| format!("{hint}; or \"off\"")),
+                    ..problem
+                }),
         })
         .map_or(Some(default), |wait| wait.value.map(|wait| wait.0))
     }

@@ -3,7 +3,7 @@
 //!
 //! Replies are collected and written at once when the session waits, so a pipelined batch costs one write
 //! (RFC 2920 section 3.2). Octets are read onto the stack and handed to the session, so an idle connection holds no
-//! buffer of ours.
+//! buffer of ours; and what is awaited only now and then is boxed, so that the task of an idle connection is small.
 
 use std::io;
 use std::mem;
@@ -99,7 +99,7 @@ impl Connection {
             tls: None,
         };
         if self.tls_start == TlsStart::Implicit {
-            match self.handshake().await {
+            match Box::pin(self.handshake()).await {
                 Some(facts) => link.tls = Some(facts),
                 None => return self.closed("TLS handshake failed", 0, begun),
             }
@@ -120,7 +120,7 @@ impl Connection {
         }
         let messages = session.messages();
         drop(session);
-        self.linger().await;
+        Box::pin(self.linger()).await;
         self.closed(reason, messages, begun);
     }
 
@@ -149,8 +149,7 @@ impl Connection {
                 Step::Abort => self.draft = None,
                 Step::Append(ask) => {
                     let stored = match &mut self.draft {
-                        Some(draft) => draft
-                            .append(ask.bytes())
+                        Some(draft) => Box::pin(draft.append(ask.bytes()))
                             .await
                             .map_err(|error| Refusal::from(&error)),
                         None => Err(no_draft()),
@@ -159,7 +158,7 @@ impl Connection {
                 }
                 Step::Begin(ask) => {
                     let id = self.services.spool.next_id(Now::read());
-                    match self.services.spool.begin(ask.envelope(id.clone())).await {
+                    match Box::pin(self.services.spool.begin(ask.envelope(id.clone()))).await {
                         Ok(draft) => {
                             self.draft = Some(draft);
                             ask.answer(Ok(id));
@@ -178,7 +177,9 @@ impl Connection {
                 }
                 Step::Commit(ask) => {
                     let receipt = match self.draft.take() {
-                        Some(draft) => draft.commit().await.map_err(|error| Refusal::from(&error)),
+                        Some(draft) => Box::pin(draft.commit())
+                            .await
+                            .map_err(|error| Refusal::from(&error)),
                         None => Err(no_draft()),
                     };
                     if receipt.is_err() {
@@ -191,7 +192,7 @@ impl Connection {
                     ask.answer(receipt);
                 }
                 Step::Decide(ask) => {
-                    let verdict = decide(&self.services, &ask).await;
+                    let verdict = Box::pin(decide(&self.services, &ask)).await;
                     ask.answer(verdict);
                 }
                 Step::Report(event) => self.services.audit.session(&self.scope, &event),
@@ -203,7 +204,7 @@ impl Connection {
                 }
                 Step::StartTls(ask) => {
                     self.flush().await?;
-                    match self.handshake().await {
+                    match Box::pin(self.handshake()).await {
                         Some(facts) => ask.answer(facts),
                         None => return Ok("TLS handshake failed"),
                     }
