@@ -131,8 +131,21 @@ impl Finding {
         if let Some(hint) = &self.hint {
             line.push_str(&format!(" (hint: {hint})"));
         }
-        line
+        without_controls(&line)
     }
+}
+
+/// A message repeats what a file says, and TOML's text can hold line ends and what steers a terminal: `name = "a\nb"`.
+fn without_controls(text: &str) -> String {
+    let mut plain = String::with_capacity(text.len());
+    for c in text.chars() {
+        if c.is_control() {
+            plain.extend(c.escape_default());
+        } else {
+            plain.push(c);
+        }
+    }
+    plain
 }
 
 impl fmt::Display for Finding {
@@ -144,7 +157,7 @@ impl fmt::Display for Finding {
         if let Some(place) = &self.place {
             write!(f, "{place}: ")?;
         }
-        f.write_str(&self.message)?;
+        f.write_str(&without_controls(&self.message))?;
         if let Some(Place {
             spot: Some(spot), ..
         }) = &self.place
@@ -161,7 +174,7 @@ impl fmt::Display for Finding {
             )?;
         }
         if let Some(hint) = &self.hint {
-            write!(f, "\nhint: {hint}")?;
+            write!(f, "\nhint: {}", without_controls(hint))?;
         }
         Ok(())
     }
@@ -234,6 +247,21 @@ mod tests {
         assert_eq!(
             finding.one_line(),
             "gatepost.toml:2:1: unknown key `hostnam` (hint: did you mean `hostname`?)"
+        );
+    }
+
+    /// An account whose name held a line end made two lines of one warning, in the log too.
+    #[test]
+    fn what_a_file_says_cannot_end_a_line() {
+        let finding =
+            Finding::warning("account `a\nb\u{1b}[2J` has no password").hint("password a\nb");
+        assert_eq!(
+            finding.one_line(),
+            "account `a\\nb\\u{1b}[2J` has no password (hint: password a\\nb)"
+        );
+        assert_eq!(
+            finding.to_string(),
+            "warning: account `a\\nb\\u{1b}[2J` has no password\nhint: password a\\nb"
         );
     }
 
