@@ -282,13 +282,12 @@ impl Session {
     pub fn disconnected(&mut self) {
         let state = std::mem::replace(&mut self.state, State::Closed);
         self.replies.clear();
-        self.unstored = Vec::new();
         if let State::Data(transfer)
         | State::JudgingAuthors(transfer, _)
         | State::JudgingMessage(transfer)
         | State::Committing(transfer) = state
         {
-            self.abort_due = true;
+            self.drop_draft(&transfer);
             self.events.push_back(Event::MessageAbandoned {
                 account: transfer.transaction.ready.account.name.clone(),
                 from: transfer.transaction.reverse_path.to_string(),
@@ -385,9 +384,12 @@ impl Session {
     /// Says why, and closes. A message in flight is refused for that reason.
     fn close_with(&mut self, reply: Reply, reason: &'static str) {
         match std::mem::replace(&mut self.state, State::Closed) {
-            State::Data(transfer) => {
-                self.abort_due = true;
-                self.unstored = Vec::new();
+            // An ask that was dropped unanswered can leave it in the middle of a question, too.
+            State::Data(transfer)
+            | State::JudgingAuthors(transfer, _)
+            | State::JudgingMessage(transfer)
+            | State::Committing(transfer) => {
+                self.drop_draft(&transfer);
                 let refusal = Refusal::new(reply.clone(), reason);
                 self.events.push_back(transfer.refused(refusal));
             }
@@ -396,6 +398,12 @@ impl Session {
         }
         self.ending = reason;
         self.replies.push_back(reply);
+    }
+
+    /// The draft of a message that ends here is dropped, once.
+    fn drop_draft(&mut self, transfer: &Transfer) {
+        self.unstored = Vec::new();
+        self.abort_due |= !matches!(transfer.stage, Stage::Refused(_));
     }
 
     /// Sends a reply to a command. An error counts, and one too many closes the connection.
