@@ -10,6 +10,7 @@
 )]
 
 mod config;
+mod corpus;
 mod dialogs;
 mod model_disk;
 mod queue_crash;

@@ -1,0 +1,107 @@
+//! What the fuzz targets check (tests/fuzz), on every test run: with their seed corpus, which holds all that they ever
+//! found, and with a fixed number of inputs that are made by changing seeds.
+
+use std::path::{Path, PathBuf};
+
+use proptest::prelude::*;
+use proptest::test_runner::{Config, TestRunner};
+
+#[path = "../fuzz/src/lib.rs"]
+#[allow(unreachable_pub, reason = "it is a library of its own in tests/fuzz")]
+mod checks;
+
+/// The name of a target, what it checks, and how many inputs it gets here: cheap ones get more.
+const TARGETS: [(&str, fn(&[u8]), u32); 10] = [
+    ("accounts", checks::check_accounts, 500),
+    ("address", checks::check_address, 3000),
+    ("author", checks::check_author, 3000),
+    ("command", checks::check_command, 3000),
+    ("config", checks::check_config, 500),
+    ("framing", checks::check_framing, 3000),
+    ("header", checks::check_header, 2000),
+    ("reply", checks::check_reply, 1000),
+    ("sasl", checks::check_sasl, 2000),
+    ("session", checks::check_session, 2000),
+];
+
+fn fuzz_directory() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz")
+}
+
+/// The seeds of a target with their names, in the order of these.
+fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
+    let directory = fuzz_directory().join("corpus").join(target);
+    let mut seeds: Vec<_> = std::fs::read_dir(&directory)
+        .unwrap_or_else(|error| panic!("{}: {error}", directory.display()))
+        .map(|entry| entry.unwrap())
+        .map(|entry| {
+            let name = entry.file_name().to_string_lossy().into_owned();
+            (name, std::fs::read(entry.path()).unwrap())
+        })
+        .collect();
+    seeds.sort();
+    assert!(!seeds.is_empty(), "{target} has seeds");
+    seeds
+}
+
+#[test]
+fn every_target_is_checked_here() {
+    let mut targets: Vec<String> = std::fs::read_dir(fuzz_directory().join("targets"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .map(|path| path.file_stem().unwrap().to_string_lossy().into_owned())
+        .collect();
+    targets.sort();
+    assert_eq!(targets, TARGETS.map(|(name, ..)| name));
+}
+
+#[test]
+fn seeds_pass() {
+    for (target, check, _) in TARGETS {
+        for (name, seed) in seeds(target) {
+            println!("corpus/{target}/{name}");
+            check(&seed);
+        }
+    }
+}
+
+#[test]
+fn changed_seeds_pass() {
+    for (target, check, cases) in TARGETS {
+        println!("{target}");
+        let seeds: Vec<Vec<u8>> = seeds(target).into_iter().map(|(_, seed)| seed).collect();
+        let config = Config {
+            cases,
+            failure_persistence: None,
+            ..Config::default()
+        };
+        let tested = TestRunner::new(config).run(&changed(seeds), |input| {
+            check(&input);
+            Ok(())
+        });
+        // The message holds the smallest input that fails.
+        tested.unwrap_or_else(|error| panic!("{target}: {error}"));
+    }
+}
+
+/// The head of one seed and the tail of another, with some octets changed.
+fn changed(seeds: Vec<Vec<u8>>) -> impl Strategy<Value = Vec<u8>> {
+    let seed = prop::sample::select(seeds);
+    let octet = prop_oneof![
+        any::<u8>(),
+        prop::sample::select(b"\r\n\0 \t.,:;<>@\"\\()[]*=-".to_vec()),
+    ];
+    let changes = prop::collection::vec((any::<prop::sample::Index>(), octet), 0..6);
+    let cut = any::<prop::sample::Index>;
+    (seed.clone(), seed, cut(), cut(), changes).prop_map(|(head, tail, end, start, changes)| {
+        let mut input = head[..end.index(head.len() + 1)].to_vec();
+        input.extend_from_slice(&tail[start.index(tail.len() + 1)..]);
+        for (place, octet) in changes {
+            if !input.is_empty() {
+                let place = place.index(input.len());
+                input[place] = octet;
+            }
+        }
+        input
+    })
+}
