@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::clock::Now;
+use gatepost::decision::{Limit, Refusal, Verdict};
 use gatepost::envelope::{MessageId, Receipt};
 use gatepost::event::Event;
+use gatepost::policy::{Limiter, Policy, PolicySettings};
 use gatepost::server::ServerLimits;
 use gatepost::session::{Link, Profile, Session, Step, TlsFacts};
+use gatepost::smtp::reply::Reply;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
 use tokio::io::{
@@ -18,12 +21,13 @@ use tokio::io::{
 };
 use tokio::net::TcpStream;
 
-use crate::support::{FixedAccounts, Server, policy};
+use crate::support::{FixedAccounts, Server};
 
 /// A dialogue as it is written down.
 struct Dialogue {
     name: String,
     profile: Profile,
+    limits: PolicySettings,
     under_tls: bool,
     over_sockets: bool,
     in_pieces: bool,
@@ -34,12 +38,22 @@ struct Dialogue {
 enum Line {
     Client(Vec<u8>),
     Closed,
+    Fault(Fault),
     Event(String),
     Gone,
     Message(String),
     Pass(Duration),
     Server(String),
     Shutdown,
+}
+
+/// What goes wrong in the world around the session, once, at the next occasion.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Fault {
+    Append,
+    Begin,
+    Commit,
+    Withdrawn,
 }
 
 fn dialogues() -> Vec<Dialogue> {
@@ -68,6 +82,10 @@ fn parse(path: &Path) -> Dialogue {
     let mut dialogue = Dialogue {
         name,
         profile,
+        limits: PolicySettings {
+            messages_per_hour: (Limit::Unlimited, None),
+            recipients_per_day: (Limit::Unlimited, None),
+        },
         under_tls: true,
         over_sockets: true,
         in_pieces: true,
@@ -86,7 +104,7 @@ fn parse(path: &Path) -> Dialogue {
                 continue;
             }
             "set" => {
-                set(&mut dialogue.profile, rest);
+                set(&mut dialogue, rest);
                 continue;
             }
             "C:" => Line::Client([rest.as_bytes(), b"\r\n"].concat()),
@@ -94,6 +112,13 @@ fn parse(path: &Path) -> Dialogue {
             "S:" => Line::Server(rest.to_owned()),
             "E:" => Line::Event(rest.to_owned()),
             "M:" => Line::Message(rest.to_owned()),
+            "F:" => Line::Fault(match rest {
+                "append" => Fault::Append,
+                "begin" => Fault::Begin,
+                "commit" => Fault::Commit,
+                "withdrawn" => Fault::Withdrawn,
+                other => panic!("{}: F: {other}", dialogue.name),
+            }),
             "W:" => Line::Pass(humantime::parse_duration(rest).unwrap()),
             "X:" => match rest {
                 "closed" => Line::Closed,
@@ -108,10 +133,14 @@ fn parse(path: &Path) -> Dialogue {
     dialogue
 }
 
-fn set(profile: &mut Profile, words: &str) {
+fn set(dialogue: &mut Dialogue, words: &str) {
     let (name, value) = words.split_once(' ').unwrap();
     let number: u64 = value.parse().unwrap();
+    let profile = &mut dialogue.profile;
+    let at_most = Limit::AtMost(number.try_into().unwrap());
     match name {
+        "messages_per_hour" => dialogue.limits.messages_per_hour.0 = at_most,
+        "recipients_per_day" => dialogue.limits.recipients_per_day.0 = at_most,
         "errors_max" => profile.errors_max = number as u32,
         "failed_logins_max" => profile.failed_logins_max = number as u32,
         "header_bytes_max" => profile.header_bytes_max = number,
@@ -189,9 +218,10 @@ type Cut<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<Vec<u8>>;
 struct Memory {
     session: Session,
     accounts: FixedAccounts,
-    policy: gatepost::policy::Policy,
+    policy: Policy,
     now: Now,
     draft: Option<Vec<u8>>,
+    fault: Option<Fault>,
     stored: Vec<Vec<u8>>,
     events: VecDeque<String>,
     output: Vec<u8>,
@@ -207,7 +237,7 @@ fn facts() -> TlsFacts {
 }
 
 impl Memory {
-    fn new(dialogue: &Dialogue, directory: &Path) -> Self {
+    fn new(dialogue: &Dialogue) -> Self {
         let now = Now::read();
         let link = Link {
             client: "203.0.113.7:50123".parse().unwrap(),
@@ -216,9 +246,10 @@ impl Memory {
         Self {
             session: Session::new(Arc::new(dialogue.profile.clone()), link, now),
             accounts: FixedAccounts::new(),
-            policy: policy(directory),
+            policy: Policy::new(dialogue.limits.clone(), Arc::new(Limiter::default())),
             now,
             draft: None,
+            fault: None,
             stored: Vec::new(),
             events: VecDeque::new(),
             output: Vec::new(),
@@ -227,14 +258,25 @@ impl Memory {
         }
     }
 
+    /// Whether this is to go wrong now.
+    fn fails(fault: &mut Option<Fault>, now: Fault) -> bool {
+        fault.take_if(|fault| *fault == now).is_some()
+    }
+
     /// Carries out steps until the session waits or closes.
     fn pump(&mut self) {
         loop {
             match self.session.next_step() {
                 Step::Abort => self.draft = None,
+                Step::Append(ask) if Self::fails(&mut self.fault, Fault::Append) => {
+                    ask.answer(Err(Refusal::new(Reply::storage_failed(), "disk error")));
+                }
                 Step::Append(ask) => {
                     self.draft.as_mut().unwrap().extend_from_slice(ask.bytes());
                     ask.answer(Ok(()));
+                }
+                Step::Begin(ask) if Self::fails(&mut self.fault, Fault::Begin) => {
+                    ask.answer(Err(Refusal::new(Reply::storage_full(), "disk full")));
                 }
                 Step::Begin(ask) => {
                     self.ids += 1;
@@ -255,6 +297,12 @@ impl Memory {
                     self.closed = true;
                     return;
                 }
+                Step::Commit(ask) if Self::fails(&mut self.fault, Fault::Commit) => {
+                    self.draft = None;
+                    self.policy
+                        .refund(ask.account(), ask.recipients(), self.now);
+                    ask.answer(Err(Refusal::new(Reply::storage_failed(), "disk error")));
+                }
                 Step::Commit(ask) => {
                     let message = self.draft.take().unwrap();
                     let receipt = Receipt {
@@ -263,6 +311,10 @@ impl Memory {
                     };
                     self.stored.push(message);
                     ask.answer(Ok(receipt));
+                }
+                Step::Decide(ask) if Self::fails(&mut self.fault, Fault::Withdrawn) => {
+                    let refusal = Refusal::new(Reply::account_withdrawn(), "account removed");
+                    ask.answer(Verdict::Refuse(refusal));
                 }
                 Step::Decide(ask) => {
                     let verdict = self.policy.decide(ask.account(), ask.question(), self.now);
@@ -288,8 +340,7 @@ impl Memory {
 }
 
 fn in_memory(dialogue: &Dialogue, cut: Cut<'_>) {
-    let directory = tempfile::tempdir().unwrap();
-    let mut memory = Memory::new(dialogue, directory.path());
+    let mut memory = Memory::new(dialogue);
     let mut stored_lines = VecDeque::new();
     let mut batch = Vec::new();
     let name = &dialogue.name;
@@ -308,6 +359,7 @@ fn in_memory(dialogue: &Dialogue, cut: Cut<'_>) {
         match line {
             Line::Client(_) => unreachable!(),
             Line::Closed => assert!(memory.closed, "{name}: it should have closed"),
+            Line::Fault(fault) => memory.fault = Some(*fault),
             Line::Event(expected) => {
                 while let Some(event) = memory.events.pop_front() {
                     if matches(expected, &event) {
@@ -354,6 +406,7 @@ fn in_memory(dialogue: &Dialogue, cut: Cut<'_>) {
             }
         }
     }
+    assert_eq!(memory.fault, None, "{name}: a fault that never came");
     assert!(batch.is_empty(), "{name}: ends with an answer");
     assert!(
         stored_lines.is_empty(),
@@ -540,7 +593,12 @@ async fn over_sockets(dialogue: &Dialogue) {
                     stream = Some(BufReader::new(under_tls(tcp, &server).await));
                 }
             }
-            Line::Client(_) | Line::Event(_) | Line::Gone | Line::Pass(_) | Line::Shutdown => {}
+            Line::Client(_)
+            | Line::Event(_)
+            | Line::Fault(_)
+            | Line::Gone
+            | Line::Pass(_)
+            | Line::Shutdown => {}
         }
     }
     drop((stream, plain));

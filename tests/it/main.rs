@@ -15,3 +15,4 @@ mod dialogs;
 mod model_disk;
 mod queue_crash;
 mod support;
+mod tidy;
