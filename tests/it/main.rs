@@ -14,5 +14,6 @@ mod corpus;
 mod dialogs;
 mod model_disk;
 mod queue_crash;
+mod simulation;
 mod support;
 mod tidy;
