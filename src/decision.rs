@@ -107,6 +107,10 @@ impl SenderPattern {
 impl fmt::Display for SenderPattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            // Without quotes it would read as the whole domain.
+            Self::Address(mailbox) if mailbox.local_part().as_str() == "*" => {
+                write!(f, "\"*\"@{}", mailbox.domain())
+            }
             Self::Address(mailbox) => mailbox.fmt(f),
             Self::Any => f.write_str("*"),
             Self::Domain(domain) => write!(f, "*@{domain}"),
@@ -294,6 +298,11 @@ mod tests {
                 "{pattern} {address}"
             );
         }
+        // The one address that looks like a pattern: listed without its quotes, it seemed to allow the whole domain.
+        let star = SenderPattern::parse("\"*\"@example.org").unwrap();
+        assert!(!star.allows(&mailbox("bob@example.org")));
+        assert_eq!(star.to_string(), "\"*\"@example.org");
+        assert_eq!(SenderPattern::parse(&star.to_string()), Ok(star));
         assert!(SenderPattern::Null.allows_reverse_path(&ReversePath::Null));
         assert!(!SenderPattern::Any.allows_reverse_path(&ReversePath::Null));
         for bad in [
