@@ -10,8 +10,10 @@ use proptest::test_runner::{Config, TestRunner};
 #[allow(unreachable_pub, reason = "it is a library of its own in tests/fuzz")]
 mod checks;
 
+type Check = fn(&[u8]);
+
 /// The name of a target, what it checks, and how many inputs it gets here: cheap ones get more.
-const TARGETS: [(&str, fn(&[u8]), u32); 10] = [
+const TARGETS: [(&str, Check, u32); 10] = [
     ("accounts", checks::check_accounts, 500),
     ("address", checks::check_address, 3000),
     ("author", checks::check_author, 3000),
