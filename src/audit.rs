@@ -292,7 +292,8 @@ pub struct LogControl {
 }
 
 impl LogControl {
-    fn new(settings: LogSettings) -> Self {
+    /// A control that begins with these settings.
+    pub fn new(settings: LogSettings) -> Self {
         let control = Self {
             json: Arc::default(),
             level: Arc::default(),

@@ -6,6 +6,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
+use gatepost::audit::{self, Audit, LogControl, LogFormat, LogSettings};
+use gatepost::event::{Event, Scope};
+use gatepost::smtp::reply::Reply;
+
 /// The floors of src/lib.rs: a room imports from lower ones only, and never sideways within floor 2.
 const FLOORS: [(u8, &[&str]); 6] = [
     (
@@ -236,6 +240,76 @@ fn every_event_is_documented() {
         used, documented,
         "src/ on the left, docs/log.md on the right"
     );
+}
+
+/// What docs/log.md shows is what the log writes, but for the time.
+#[test]
+fn the_log_looks_as_documented() {
+    let scope = |session: &str, client: &str| Scope {
+        session: session.to_owned(),
+        client: client.parse().unwrap(),
+    };
+    let laptop = scope("7f3a9c0d51e2", "203.0.113.7:50123");
+    let alice = || "alice@example.org".to_owned();
+    let accepted = Event::AuthAccepted {
+        account: alice(),
+        mechanism: "PLAIN",
+    };
+    let message = Event::MessageAccepted {
+        account: alice(),
+        id: "01jdc1v5k8e9w8r0m2n4p6q8s0".parse().unwrap(),
+        size: 1834,
+        recipients: 2,
+        from: alice(),
+        message_id: Some("<1@laptop.lan>".to_owned()),
+    };
+    let refused = Event::MailRefused {
+        account: Some(alice()),
+        from: Some("boss@example.org".to_owned()),
+        reply: Reply::sender_not_owned("alice@example.org", "boss@example.org"),
+        reason: "send_as of account alice@example.org does not allow boss@example.org".to_owned(),
+    };
+    let audit = Audit::default();
+    let text = written(LogFormat::Text, || {
+        audit.session(&laptop, &accepted);
+        audit.session(&laptop, &message);
+        audit.session(&scope("81c022b4f90a", "198.51.100.9:40022"), &refused);
+    });
+    let json = written(LogFormat::Json, || audit.session(&laptop, &accepted));
+
+    let document = read("docs/log.md");
+    let time_bytes = "2026-11-21T09:30:00.123Z".len();
+    let shown = |start: &str| {
+        let lines = document.lines().filter_map(|line| line.strip_prefix(start));
+        lines
+            .filter_map(|line| line.get(time_bytes..).map(str::to_owned))
+            .collect::<Vec<_>>()
+    };
+    let without_time = |text: &str, start: &str| {
+        let lines = text.lines().map(|line| line.strip_prefix(start).unwrap());
+        lines
+            .map(|line| line[time_bytes..].to_owned())
+            .collect::<Vec<_>>()
+    };
+    let text_shown: Vec<String> = shown("")
+        .into_iter()
+        .filter(|line| line.contains(" event="))
+        .collect();
+    assert_eq!(without_time(&text, ""), text_shown);
+    assert_eq!(without_time(&json, "{\"time\":\""), shown("{\"time\":\""));
+}
+
+/// The log's lines of what `report` reports.
+fn written(format: LogFormat, report: impl FnOnce()) -> String {
+    let settings = LogSettings {
+        format,
+        ..LogSettings::default()
+    };
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let writer = std::sync::Mutex::new(file.reopen().unwrap());
+    let subscriber = audit::subscriber(LogControl::new(settings), writer);
+    tracing::subscriber::with_default(subscriber, report);
+    std::fs::read_to_string(file.path()).unwrap()
 }
 
 #[test]
