@@ -43,7 +43,11 @@ fn worlds_hold_together() {
         Err(_) => 0..SEEDS,
     };
     let many = seeds.end - seeds.start > 1;
-    let start = Now::read();
+    // Limits count in minutes of the calendar: a seed must mean the same at any time of day.
+    let start = Now {
+        wall: "2026-11-21T09:30:30Z".parse().unwrap(),
+        ..Now::read()
+    };
     for seed in seeds {
         // Shown by the harness where the test fails: the last one is it.
         println!("seed {seed}");
