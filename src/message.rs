@@ -27,6 +27,8 @@ pub struct HeaderSection {
     bytes: Vec<u8>,
     /// Start of the first line that has not been looked at, or that is not a part of it.
     line_start: usize,
+    /// No line ends before; so that a long line that arrives in many pieces is searched once.
+    searched: usize,
     complete: bool,
 }
 
@@ -46,8 +48,9 @@ impl HeaderSection {
     /// Takes in the next octets of the message.
     pub fn push(&mut self, bytes: &[u8]) -> Progress {
         self.bytes.extend_from_slice(bytes);
-        while let Some(feed) = memchr::memchr(b'\n', &self.bytes[self.line_start..]) {
-            let line = &self.bytes[self.line_start..=self.line_start + feed];
+        while let Some(feed) = memchr::memchr(b'\n', &self.bytes[self.searched..]) {
+            let end = self.searched + feed + 1;
+            let line = &self.bytes[self.line_start..end];
             let continues = matches!(line.first(), Some(b' ' | b'\t')) && self.line_start > 0;
             if !continues && field_name(line).is_none() {
                 self.complete = true;
@@ -55,8 +58,9 @@ impl HeaderSection {
                     header_bytes: self.line_start,
                 };
             }
-            self.line_start += feed + 1;
+            (self.line_start, self.searched) = (end, end);
         }
+        self.searched = self.bytes.len();
         Progress::Incomplete
     }
 

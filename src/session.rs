@@ -288,10 +288,14 @@ impl Session {
         | State::Committing(transfer) = state
         {
             self.drop_draft(&transfer);
-            self.events.push_back(Event::MessageAbandoned {
-                account: transfer.transaction.ready.account.name.clone(),
-                from: transfer.transaction.reverse_path.to_string(),
-                id: transfer.id,
+            self.events.push_back(match &transfer.stage {
+                // It will not hear why any more; the operator does.
+                Stage::Refused(refusal) => transfer.refused(refusal.clone()),
+                Stage::Header(_) | Stage::Body => Event::MessageAbandoned {
+                    account: transfer.transaction.ready.account.name.clone(),
+                    from: transfer.transaction.reverse_path.to_string(),
+                    id: transfer.id,
+                },
             });
         }
     }
