@@ -28,7 +28,7 @@ const SHOWN_BYTES_MAX: usize = 16 << 10;
 /// Try gatepost here and now: no configuration needed, loopback only
 ///
 /// Makes a new folder under the current one with a fresh certificate for localhost, one account and a queue, serves on
-/// 127.0.0.1 and [::1] (1587 with STARTTLS, 1465 with implicit TLS), prints commands to paste into another terminal,
+/// 127.0.0.1 and ::1 (1587 with STARTTLS, 1465 with implicit TLS), prints commands to paste into another terminal,
 /// and shows each message as it arrives. Ctrl-C stops; the folder stays.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
