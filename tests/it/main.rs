@@ -9,8 +9,10 @@
     reason = "the harness shows it where a test fails: a seed, say"
 )]
 
+mod clients;
 mod config;
 mod corpus;
+mod daemon;
 mod dialogs;
 mod model_disk;
 mod queue_crash;

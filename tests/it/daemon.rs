@@ -1,0 +1,274 @@
+//! The real program, for tests: `gatepost serve` and `gatepost try` in a folder of their own, on ports of the kernel's
+//! choice.
+//!
+//! What a test waits for it waits for in the log, with a bounded patience; nothing here sleeps. The process ends with
+//! the [`Daemon`] that holds it, and a test that fails shows its log.
+
+use std::ffi::OsStr;
+use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use gatepost::clock::Now;
+
+/// How long anything is waited for. It bounds a failing test, nothing else.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// The program under test: `$GATEPOST_BIN`, so that CI can drive a release build, or the one built with this test.
+pub(crate) fn program() -> PathBuf {
+    match std::env::var_os("GATEPOST_BIN") {
+        // Tests run its commands in folders of their own.
+        Some(path) => std::fs::canonicalize(&path)
+            .unwrap_or_else(|error| panic!("GATEPOST_BIN={}: {error}", path.display())),
+        None => env!("CARGO_BIN_EXE_gatepost").into(),
+    }
+}
+
+/// The lines that a process wrote so far, on one of its two streams.
+#[derive(Clone, Default)]
+pub(crate) struct Lines(Arc<(Mutex<Written>, Condvar)>);
+
+#[derive(Default)]
+struct Written {
+    lines: Vec<String>,
+    ended: bool,
+}
+
+impl Lines {
+    fn read(stream: impl Read + Send + 'static) -> Self {
+        let lines = Self::default();
+        let writer = lines.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines() {
+                let Ok(line) = line else { break };
+                writer.change(|written| written.lines.push(line));
+            }
+            writer.change(|written| written.ended = true);
+        });
+        lines
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Written)) {
+        change(&mut self.0.0.lock().unwrap());
+        self.0.1.notify_all();
+    }
+
+    /// How many lines there are now: where a later [`wait`](Self::wait) begins to look.
+    pub(crate) fn mark(&self) -> usize {
+        self.0.0.lock().unwrap().lines.len()
+    }
+
+    /// All lines from `mark` on.
+    pub(crate) fn since(&self, mark: usize) -> Vec<String> {
+        self.0.0.lock().unwrap().lines[mark..].to_vec()
+    }
+
+    /// Waits for the first line from `mark` on that has all of `words`.
+    pub(crate) fn wait(&self, mark: usize, words: &[&str]) -> String {
+        let found = |written: &Written| {
+            let mut lines = written.lines[mark..].iter();
+            lines
+                .find(|line| words.iter().all(|word| line.contains(word)))
+                .cloned()
+        };
+        let written = self.0.0.lock().unwrap();
+        let (written, _) = self
+            .0
+            .1
+            .wait_timeout_while(written, PATIENCE, |written| {
+                found(written).is_none() && !written.ended
+            })
+            .unwrap();
+        let (found, seen) = (found(&written), written.lines[mark..].to_vec());
+        // A panic must not take the lock with it: who shows the log needs it.
+        drop(written);
+        found.unwrap_or_else(|| panic!("no line with {words:?} in {seen:#?}"))
+    }
+}
+
+/// A running gatepost, and the folder with all that it reads and writes.
+pub(crate) struct Daemon {
+    process: Child,
+    folder: Arc<tempfile::TempDir>,
+    /// What it logs.
+    pub(crate) log: Lines,
+    /// What it prints.
+    pub(crate) output: Lines,
+    pub(crate) starttls: SocketAddr,
+    pub(crate) implicit: SocketAddr,
+}
+
+/// One account: its name, its password, and what it may send as beside (or in place of) its own name.
+pub(crate) type NewAccount<'a> = (&'a str, &'a str, &'a [&'a str]);
+
+/// The name that the configuration gives to the server.
+pub(crate) const HOSTNAME: &str = "mail.example.org";
+
+impl Daemon {
+    /// Starts `gatepost serve` with these accounts and, beside what it needs, `settings` in its configuration.
+    pub(crate) fn serve(accounts: &[NewAccount<'_>], settings: &str) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        gatepost::tls::fresh::self_signed(&["localhost", HOSTNAME], Now::read())
+            .unwrap()
+            .write(folder.path())
+            .unwrap();
+        let config = format!(
+            "hostname = \"{HOSTNAME}\"\n\n\
+             [[listen]]\naddress = \"127.0.0.1:0\"\ntls = \"starttls\"\n\n\
+             [[listen]]\naddress = \"127.0.0.1:0\"\ntls = \"implicit\"\n\n\
+             [[certificate]]\nchain = \"certificate.pem\"\nkey = \"key.pem\"\n\n\
+             [accounts]\nfile = \"accounts.toml\"\n\n\
+             [queue]\ndirectory = \"queue\"\nminimum_free = \"1MiB\"\n\n{settings}"
+        );
+        std::fs::write(folder.path().join("gatepost.toml"), config).unwrap();
+        for account in accounts {
+            add_account(folder.path(), *account);
+        }
+        Self::start(Arc::new(folder), &["serve"])
+    }
+
+    /// Starts `gatepost try` on free ports.
+    pub(crate) fn try_out() -> Self {
+        let folder = Arc::new(tempfile::tempdir().unwrap());
+        let arguments = ["try", "--starttls-port", "0", "--implicit-port", "0"];
+        Self::start(folder, &arguments)
+    }
+
+    fn start(folder: Arc<tempfile::TempDir>, arguments: &[&str]) -> Self {
+        let mut process = command(folder.path(), arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Lines::read(process.stderr.take().unwrap());
+        let output = Lines::read(process.stdout.take().unwrap());
+        let unknown = SocketAddr::from(([0; 4], 0));
+        let mut daemon = Self {
+            process,
+            folder,
+            log,
+            output,
+            starttls: unknown,
+            implicit: unknown,
+        };
+        let ready = daemon.log.wait(0, &["event=ready"]);
+        let listeners = field(&ready, "listeners").unwrap();
+        let port = |tls| {
+            let mut listeners = listeners.split(',').filter_map(|one| one.split_once('/'));
+            let (address, _) = listeners.find(|(_, how)| *how == tls).unwrap();
+            address.parse().unwrap()
+        };
+        (daemon.starttls, daemon.implicit) = (port("starttls"), port("implicit"));
+        daemon
+    }
+
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The certificate, which is its own authority: what clients are told to trust.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.folder().join("certificate.pem")
+    }
+
+    /// Runs a `gatepost` command beside the running daemon, on the same configuration.
+    pub(crate) fn gatepost(&self, arguments: &[&str]) -> Output {
+        command(self.folder(), arguments).output().unwrap()
+    }
+
+    /// Runs a `gatepost` command that has to succeed, and gives what it prints.
+    pub(crate) fn done(&self, arguments: &[&str]) -> String {
+        String::from_utf8(succeeded(arguments, self.gatepost(arguments))).unwrap()
+    }
+
+    /// Adds an account as an operator does, while the daemon runs or before.
+    pub(crate) fn add_account(&self, account: NewAccount<'_>) {
+        add_account(self.folder(), account);
+    }
+
+    /// The path of one message's file in `ready/` or `hold/`.
+    pub(crate) fn file(&self, place: &str, id: &str, extension: &str) -> PathBuf {
+        let name = format!("queue/{place}/{id}.{extension}");
+        self.folder().join(name)
+    }
+
+    /// Stops it, and starts `gatepost serve` on the same folder.
+    pub(crate) fn restart(self) -> Self {
+        let folder = Arc::clone(&self.folder);
+        self.stop();
+        Self::start(folder, &["serve"])
+    }
+
+    /// Ends it with SIGTERM and waits for its end.
+    pub(crate) fn stop(mut self) {
+        let id = self.process.id().to_string();
+        let status = Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        assert!(status.success());
+        self.log.wait(0, &["event=stopped"]);
+        assert!(self.process.wait().unwrap().success());
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+        if std::thread::panicking() {
+            println!("the log of gatepost:");
+            for line in self.log.since(0) {
+                println!("  {line}");
+            }
+        }
+    }
+}
+
+/// The value of `name` in a log line. It must have no blank in it.
+pub(crate) fn field<'l>(line: &'l str, name: &str) -> Option<&'l str> {
+    line.split(' ')
+        .filter_map(|pair| pair.split_once('='))
+        .find_map(|(key, value)| (key == name).then_some(value))
+}
+
+/// A `gatepost` command in `folder`, on its `gatepost.toml`.
+pub(crate) fn command(folder: &Path, arguments: &[impl AsRef<OsStr>]) -> Command {
+    let mut command = Command::new(program());
+    command
+        .args(arguments)
+        .current_dir(folder)
+        .env("GATEPOST_CONFIG", folder.join("gatepost.toml"));
+    command
+}
+
+fn add_account(folder: &Path, (name, password, send_as): NewAccount<'_>) {
+    let mut arguments = vec!["account", "add", name, "--password-stdin"];
+    for pattern in send_as {
+        arguments.extend(["--send-as", pattern]);
+    }
+    let mut process = command(folder, &arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut input = process.stdin.take().unwrap();
+    input.write_all(format!("{password}\n").as_bytes()).unwrap();
+    drop(input);
+    succeeded(&arguments, process.wait_with_output().unwrap());
+}
+
+/// What a process that has to succeed printed.
+pub(crate) fn succeeded(what: &[impl std::fmt::Debug], output: Output) -> Vec<u8> {
+    assert!(
+        output.status.success(),
+        "{what:?}: {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    output.stdout
+}
