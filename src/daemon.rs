@@ -25,6 +25,7 @@ use crate::audit::{self, Audit, LogControl, Observer};
 use crate::clock::{Instant, Now};
 use crate::config::survey::{Survey, survey};
 use crate::config::{self, Config, Loaded};
+use crate::decision::Origin;
 use crate::diagnostic::{Finding, Severity};
 use crate::policy::{Limiter, Policy};
 use crate::queue::{Recovered, Spool};
@@ -166,17 +167,19 @@ impl Daemon {
         self.listeners.iter().map(real).collect()
     }
 
+    /// Where it listens, for the log.
+    fn listening_words(&self) -> String {
+        let words = |listen: &Listen| format!("{}/{}", listen.address, listen.tls.name());
+        let listening: Vec<_> = self.listening().iter().map(words).collect();
+        listening.join(",")
+    }
+
     fn report_ready(&self, recovered: &Recovered) {
-        let listeners: Vec<String> = self
-            .listening()
-            .iter()
-            .map(|listen| format!("{}/{}", listen.address, listen.tls.name()))
-            .collect();
         tracing::info!(
             event = "ready",
             version = env!("CARGO_PKG_VERSION"),
             hostname = self.config.profile.hostname,
-            listeners = listeners.join(","),
+            listeners = self.listening_words(),
             accounts = self.accounts.summary().accounts as u64,
             certificates = self.config.tls.certificates.len() as u64,
             queue = self.config.queue.directory.display().to_string(),
@@ -249,12 +252,11 @@ impl Daemon {
         (self.config, self.tls) = (config, tls);
         warn_all(&warnings);
         self.warn_about_certificates(Now::read());
-        let listeners = self.listeners.len() as u64;
         tracing::info!(
             event = "reload",
             what = "configuration",
             accounts = self.accounts.summary().accounts as u64,
-            listeners
+            listeners = self.listening_words(),
         );
         Ok(())
     }
@@ -360,13 +362,13 @@ fn generation(
 /// Binds what the configuration names and `bound` does not have yet. All or nothing.
 fn bind(config: &Config, bound: &[Listener]) -> Result<Vec<Listener>, Vec<Finding>> {
     let (mut listeners, mut findings) = (Vec::new(), Vec::new());
-    for &listen in &config.listen {
+    for (&listen, origin) in config.listen.iter().zip(&config.origins.listen) {
         if bound.iter().any(|listener| listener.listen() == listen) {
             continue;
         }
         match Listener::bind(listen) {
             Ok(listener) => listeners.push(listener),
-            Err(error) => findings.push(bind_finding(config, &error)),
+            Err(error) => findings.push(bind_finding(config, origin, &error, bound)),
         }
     }
     if findings.is_empty() {
@@ -376,10 +378,27 @@ fn bind(config: &Config, bound: &[Listener]) -> Result<Vec<Listener>, Vec<Findin
     }
 }
 
-fn bind_finding(config: &Config, error: &BindError) -> Finding {
-    Finding::error(error.to_string())
+fn bind_finding(
+    config: &Config,
+    origin: &Origin,
+    error: &BindError,
+    bound: &[Listener],
+) -> Finding {
+    // A reload that changes how TLS begins on a port, or from one address to all: the old listener, which lives until
+    // the new one does, is in the way.
+    let in_our_own_way = error.error.kind() == io::ErrorKind::AddrInUse
+        && bound
+            .iter()
+            .any(|listener| listener.local_address().port() == error.listen.address.port());
+    let hint = match in_our_own_way {
+        true => {
+            "gatepost itself listens on this port, as it did before: restart it for this change"
+        }
+        false => error.hint(),
+    };
+    Finding::error(format!("{error} (listen.address, named at {origin})"))
         .in_file(&config.path)
-        .hint(error.hint())
+        .hint(hint)
 }
 
 fn warn_all(findings: &[Finding]) {

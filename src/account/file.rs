@@ -195,7 +195,16 @@ fn domain_of(name: &str) -> Option<String> {
 /// A file that somebody is writing to is read again, so that half of it is not taken for the whole.
 fn read_text(path: &Path) -> Result<(String, Vec<Finding>), Vec<Finding>> {
     let refused = |message: String| vec![Finding::error(message).in_file(path)];
-    let failed = |error: std::io::Error| refused(format!("cannot read the accounts file: {error}"));
+    let failed = |error: std::io::Error| {
+        let mut findings = refused(format!("cannot read the accounts file: {error}"));
+        if error.kind() == std::io::ErrorKind::NotFound {
+            findings[0].hint = Some(
+                "`gatepost account add NAME` makes it; its name is accounts.file in the configuration"
+                    .to_owned(),
+            );
+        }
+        findings
+    };
     for _ in 0..READ_TRIES {
         // Asked before it is opened: opening a named pipe would wait for somebody to write to it.
         if !std::fs::metadata(path).map_err(failed)?.is_file() {

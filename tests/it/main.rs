@@ -14,6 +14,7 @@ mod config;
 mod corpus;
 mod daemon;
 mod dialogs;
+mod live;
 mod model_disk;
 mod queue_crash;
 mod simulation;

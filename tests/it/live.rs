@@ -1,0 +1,13 @@
+//! The daemon as its users meet it: the real program as its own process, over real sockets, with real signals.
+//!
+//! The [`harness`] has the process and a mail client; everything else here is one chapter of behaviour each.
+
+mod bounds;
+mod broken_input;
+mod durability;
+mod harness;
+mod log;
+mod reload;
+mod secrets;
+mod start;
+mod stop;

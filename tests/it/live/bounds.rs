@@ -1,0 +1,287 @@
+//! What one client, or all together, can make the daemon hold or wait for.
+
+use gatepost::server::TlsStart;
+
+use super::harness::{ALICE, Client, DOORS, Daemon, World, eventually};
+
+const TOO_MANY: &str = "421 4.7.0 too many connections, try again later";
+const TIMED_OUT: &str = "421 4.4.2 timed out, closing the connection\r\n";
+
+/// What a client may add to the memory of the daemon at its worst. The bounds of one session are far below; the rest
+/// is the allocator's and TLS's own.
+const MEMORY_KIB_MAX: u64 = 8 << 10;
+/// The issue speaks of a line of 1 GiB.
+const LINE_BYTES: usize = 1 << 30;
+
+fn places(limits: &'static str, reason: &str) {
+    let world = World::with_limits(limits);
+    let daemon = world.start();
+    for door in DOORS {
+        let mut inside = [
+            Client::secured(&daemon, door),
+            Client::secured(&daemon, TlsStart::StartTls),
+        ];
+        for door in DOORS {
+            let (mut third, greeting) = Client::greeted(&daemon, door);
+            assert_eq!(greeting, TOO_MANY);
+            assert_eq!(third.rest(), "");
+            let refused = daemon.event("refused", third.is_me());
+            assert_eq!(refused["reason"], reason);
+        }
+        for client in &mut inside {
+            client.expect("NOOP", "250 ");
+        }
+        let [first, second] = inside;
+        first.vanish(false);
+        let back = eventually(|| {
+            let (client, greeting) = Client::greeted(&daemon, door);
+            greeting.starts_with("220 ").then_some(client)
+        });
+        assert!(back.is_some(), "its place is free again");
+        drop((second, back));
+        daemon.all_closed();
+        // The place follows the line in the log by a hair.
+        assert!(eventually(|| free_places(&daemon, 2)).is_some());
+    }
+}
+
+/// Whether so many come in at once.
+pub(super) fn free_places(daemon: &Daemon, count: usize) -> Option<()> {
+    let clients: Vec<_> = (0..count)
+        .map(|_| Client::greeted(daemon, TlsStart::StartTls))
+        .collect();
+    let all = clients
+        .iter()
+        .all(|(_, greeting)| greeting.starts_with("220 "));
+    drop(clients);
+    daemon.all_closed();
+    all.then_some(())
+}
+
+#[test]
+fn connections_from_one_address() {
+    places(
+        "connections_per_address = 2",
+        "limits.connections_per_address",
+    );
+}
+
+#[test]
+fn connections_in_all() {
+    places("connections = 2", "limits.connections");
+}
+
+#[test]
+fn silence_has_an_end() {
+    let world = World::with_limits("idle_timeout = \"1s\"");
+    let daemon = world.start();
+    for door in DOORS {
+        let mut clients = [
+            Client::greeted(&daemon, door).0,
+            Client::secured(&daemon, door),
+            Client::logged_in(&daemon, door),
+            Client::in_data(&daemon, door),
+        ];
+        clients[3].say("From: <alice@example.org>\r\n\r\nand then");
+        for client in &mut clients {
+            assert_eq!(client.rest(), TIMED_OUT);
+            let closed = daemon.event("closed", client.is_me());
+            assert_eq!(closed["reason"], "the client's time is up");
+        }
+    }
+    assert_eq!(world.files("ready"), [""; 0]);
+}
+
+/// However lively it is: commands and octets without end put nothing off.
+#[test]
+fn login_takes_its_time_and_no_more() {
+    let world = World::with_limits("login_timeout = \"1s\"");
+    let daemon = world.start();
+    for door in DOORS {
+        let mut silent = Client::secured(&daemon, door);
+        let mut lively = Client::secured(&daemon, door);
+        let mut flooding = Client::secured(&daemon, door);
+        let mut in_time = Client::logged_in(&daemon, door);
+        assert_eq!(silent.rest(), TIMED_OUT);
+        let end = eventually(|| Some(lively.ask("NOOP")).filter(|reply| reply != "250 2.0.0 ok"));
+        assert_eq!(end.unwrap() + "\r\n", TIMED_OUT);
+        let is_me = flooding.is_me();
+        while flooding.send(&[b'x'; 64 << 10]) {}
+        assert_eq!(
+            daemon.event("closed", is_me)["reason"],
+            "the client's time is up"
+        );
+        assert!(in_time.message("in time").starts_with("250 "));
+    }
+}
+
+#[test]
+fn a_message_takes_its_time_and_no_more() {
+    let world = World::with_limits("data_timeout = \"1s\"\nmessage_size = \"1GiB\"");
+    let daemon = world.start();
+    for door in DOORS {
+        let mut client = Client::in_data(&daemon, door);
+        let is_me = client.is_me();
+        client.say("From: <alice@example.org>\r\n");
+        let line = [&[b'x'; 70][..], b"\r\n"].concat();
+        while client.send(&line.repeat(100)) {}
+        let refused = daemon.event("message.refused", &is_me);
+        assert_eq!(refused["reason"], "the client's time is up");
+        daemon.event("closed", &is_me);
+    }
+    assert_eq!(world.files("ready"), [""; 0]);
+    assert_eq!(world.files("drafts"), [""; 0]);
+}
+
+#[test]
+fn guessing_has_an_end() {
+    let world = World::with_limits("");
+    let daemon = world.start();
+    for door in DOORS {
+        let mut client = Client::secured(&daemon, door);
+        for _ in 0..3 {
+            assert_eq!(
+                client.login(ALICE, "guess"),
+                "535 5.7.8 authentication failed"
+            );
+        }
+        assert_eq!(
+            client.rest(),
+            "421 4.7.0 too many failed authentications, closing the connection\r\n"
+        );
+        assert_eq!(
+            daemon.event("closed", client.is_me())["reason"],
+            "too many failed logins"
+        );
+    }
+}
+
+/// The daemon's memory now, once everything that the first client costs is there.
+fn quiet_memory_kib(daemon: &Daemon) -> u64 {
+    for door in DOORS {
+        assert!(
+            Client::logged_in(daemon, door)
+                .message("warm up")
+                .starts_with("250 ")
+        );
+    }
+    daemon.all_closed();
+    daemon.memory_kib("VmHWM:")
+}
+
+fn check_memory(daemon: &Daemon, quiet_kib: u64) {
+    let peak_kib = daemon.memory_kib("VmHWM:");
+    assert!(
+        peak_kib <= quiet_kib + MEMORY_KIB_MAX,
+        "{quiet_kib} KiB when quiet, {peak_kib} KiB at the peak"
+    );
+}
+
+#[test]
+fn a_line_without_an_end_is_not_held() {
+    let world = World::with_limits("");
+    let daemon = world.start();
+    let quiet_kib = quiet_memory_kib(&daemon);
+    let (mut client, _) = Client::greeted(&daemon, TlsStart::StartTls);
+    let octets = vec![b'x'; 1 << 20];
+    for _ in 0..LINE_BYTES / octets.len() {
+        assert!(client.send(&octets));
+    }
+    // One error for one line, and in step behind it.
+    assert_eq!(client.ask(""), "500 5.5.2 line too long");
+    client.expect("NOOP", "250 ");
+    check_memory(&daemon, quiet_kib);
+}
+
+#[test]
+fn a_large_message_is_not_held() {
+    const MESSAGE_BYTES: usize = 30 << 20;
+    let world = World::with_limits("");
+    let daemon = world.start();
+    let quiet_kib = quiet_memory_kib(&daemon);
+    for line_bytes in [76, 1 << 20] {
+        let mut client = Client::in_data(&daemon, TlsStart::Implicit);
+        client.say("From: <alice@example.org>\r\n");
+        let line = [vec![b'x'; line_bytes], b"\r\n".to_vec()].concat();
+        let piece = line.repeat((1 << 20) / line.len() + 1);
+        for _ in 0..MESSAGE_BYTES / piece.len() {
+            assert!(client.send(&piece));
+        }
+        client.expect(".", "250 2.0.0 queued as ");
+        let (envelope, message) = world.queued().pop().unwrap();
+        assert_eq!(envelope["size"], message.len());
+        assert!(message.len() > MESSAGE_BYTES - (2 << 20));
+    }
+    check_memory(&daemon, quiet_kib);
+}
+
+#[test]
+fn ten_thousand_commands_at_once() {
+    const COMMANDS: usize = 10_000;
+    let world = World::with_limits("");
+    let daemon = world.start();
+    let quiet_kib = quiet_memory_kib(&daemon);
+    for door in DOORS {
+        let mut client = Client::logged_in(&daemon, door);
+        assert!(client.send(&b"NOOP\r\n".repeat(COMMANDS)));
+        for _ in 0..COMMANDS {
+            assert_eq!(client.line(), "250 2.0.0 ok");
+        }
+        client.expect("QUIT", "221 ");
+    }
+    check_memory(&daemon, quiet_kib);
+}
+
+#[test]
+fn who_never_reads_is_cut_off() {
+    let world = World::with_limits("idle_timeout = \"1s\"");
+    let daemon = world.start();
+    let quiet_kib = quiet_memory_kib(&daemon);
+    for door in DOORS {
+        let mut client = Client::secured(&daemon, door);
+        let is_me = client.is_me();
+        let commands = b"HELP\r\n".repeat(1000);
+        while client.send(&commands) {}
+        daemon.event("closed", is_me);
+    }
+    check_memory(&daemon, quiet_kib);
+    assert!(
+        Client::logged_in(&daemon, TlsStart::Implicit)
+            .message("served")
+            .starts_with("250 ")
+    );
+}
+
+/// An account's limits outlast a restart; a limit that is reached says which it is and when it frees.
+#[test]
+fn limits_of_an_account_outlast_a_restart() {
+    let mut world = World::with_limits("");
+    world.settings.account_limits = "messages_per_hour = 3";
+    world.write_configuration();
+    let daemon = world.start();
+    let mut client = Client::logged_in(&daemon, TlsStart::Implicit);
+    for number in 1..=3 {
+        assert!(
+            client
+                .message(&format!("message {number}"))
+                .starts_with("250 ")
+        );
+    }
+    drop(client);
+    daemon.stop();
+    let saved = std::fs::read_to_string(world.path("queue/limits.json")).unwrap();
+    assert!(saved.contains(ALICE), "{saved}");
+
+    let daemon = world.start();
+    let mut client = Client::logged_in(&daemon, TlsStart::StartTls);
+    let reply = client.ask("MAIL FROM:<alice@example.org>");
+    let (what, when) = reply.split_once(", try again at ").unwrap();
+    assert_eq!(what, "450 4.7.28 limit messages_per_hour = 3 reached");
+    assert!(when.parse::<jiff::Timestamp>().is_ok(), "{when}");
+    let refused = daemon.event("mail.refused", client.is_me());
+    assert_eq!(
+        (refused["level"].as_str(), refused["account"].as_str()),
+        (Some("warn"), Some(ALICE))
+    );
+    assert_eq!(world.queued().len(), 3);
+}

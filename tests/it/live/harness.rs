@@ -1,0 +1,699 @@
+//! A [`World`] (a directory with a certificate, accounts and a configuration), the [`Daemon`] that runs in it as its own
+//! process, and a [`Client`] that speaks to it.
+//!
+//! Nothing waits longer than [`PATIENCE`], and a daemon ends with the test that started it.
+
+use std::fmt::Write as _;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Condvar, Mutex};
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use gatepost::account::password::{Parameters, make};
+use gatepost::clock::Now;
+use gatepost::secret::Secret;
+use gatepost::server::TlsStart;
+use gatepost::tls::fresh::self_signed;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::Value;
+
+/// No answer may take longer. It bounds a failing test and nothing else.
+pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// Both ways in.
+pub(super) const DOORS: [TlsStart; 2] = [TlsStart::StartTls, TlsStart::Implicit];
+
+pub(super) const ALICE: &str = "alice@example.org";
+pub(super) const PASSWORD: &str = "correct horse";
+
+/// Everything the daemon reads, in a directory of its own.
+pub(super) struct World {
+    root: tempfile::TempDir,
+    pub(super) settings: Settings,
+}
+
+/// What differs from test to test: lines of each section of the configuration.
+pub(super) struct Settings {
+    pub(super) hostname: &'static str,
+    pub(super) listen: Vec<(String, &'static str)>,
+    pub(super) tls: &'static str,
+    pub(super) queue: &'static str,
+    pub(super) limits: &'static str,
+    pub(super) account_limits: &'static str,
+    pub(super) log: &'static str,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            hostname: "mail.example.org",
+            listen: vec![
+                ("127.0.0.1:0".to_owned(), "starttls"),
+                ("127.0.0.1:0".to_owned(), "implicit"),
+            ],
+            tls: "",
+            queue: "minimum_free = \"1MiB\"",
+            limits: "",
+            account_limits: "",
+            log: "format = \"json\"\nlevel = \"trace\"",
+        }
+    }
+}
+
+impl World {
+    /// With a certificate for localhost and the account of [`ALICE`].
+    pub(super) fn new(settings: Settings) -> Self {
+        let world = Self {
+            root: tempfile::tempdir().unwrap(),
+            settings,
+        };
+        world.renew_certificate();
+        world.replace("accounts.toml", &account(ALICE, PASSWORD, ""));
+        world.write_configuration();
+        world
+    }
+
+    /// With other `[limits]`.
+    pub(super) fn with_limits(limits: &'static str) -> Self {
+        Self::new(Settings {
+            limits,
+            ..Settings::default()
+        })
+    }
+
+    pub(super) fn path(&self, name: &str) -> PathBuf {
+        self.root.path().join(name)
+    }
+
+    /// The path as text, for comparing.
+    pub(super) fn shown(&self, name: &str) -> String {
+        self.path(name).display().to_string()
+    }
+
+    pub(super) fn write_configuration(&self) {
+        let Settings {
+            hostname,
+            listen,
+            tls,
+            queue,
+            limits,
+            account_limits,
+            log,
+        } = &self.settings;
+        let mut text = format!("hostname = \"{hostname}\"\n");
+        for (address, start) in listen {
+            write!(
+                text,
+                "[[listen]]\naddress = \"{address}\"\ntls = \"{start}\"\n"
+            )
+            .unwrap();
+        }
+        write!(
+            text,
+            "[[certificate]]\nchain = \"certificate.pem\"\nkey = \"key.pem\"\n\
+             [tls]\n{tls}\n\
+             [accounts]\nfile = \"accounts.toml\"\n\
+             [queue]\ndirectory = \"queue\"\n{queue}\n\
+             [limits]\n{limits}\n\
+             [limits.account]\n{account_limits}\n\
+             [log]\n{log}\n"
+        )
+        .unwrap();
+        self.replace("gatepost.toml", &text);
+    }
+
+    /// Puts a file in its place, whole from one moment to the next.
+    pub(super) fn replace(&self, name: &str, text: &str) {
+        let mut file = tempfile::NamedTempFile::new_in(self.root.path()).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.persist(self.path(name)).unwrap();
+    }
+
+    /// A new certificate with its key; gives the certificate.
+    pub(super) fn renew_certificate(&self) -> String {
+        let fresh = self_signed(&["localhost", "mail.example.org"], Now::read()).unwrap();
+        fresh.write(self.root.path()).unwrap();
+        fresh.chain
+    }
+
+    /// The certificate that stands in the file now.
+    pub(super) fn certificate(&self) -> String {
+        std::fs::read_to_string(self.path("certificate.pem")).unwrap()
+    }
+
+    /// The names in a directory of the queue.
+    pub(super) fn files(&self, directory: &str) -> Vec<String> {
+        let entries = std::fs::read_dir(self.path("queue").join(directory)).unwrap();
+        let mut names: Vec<String> = entries
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    /// The queued messages, the oldest first, each with its envelope.
+    pub(super) fn queued(&self) -> Vec<(Value, String)> {
+        let envelopes = self.files("ready");
+        envelopes
+            .iter()
+            .filter_map(|name| name.strip_suffix(".json"))
+            .map(|id| {
+                let file = |extension: &str| {
+                    std::fs::read_to_string(
+                        self.path("queue/ready").join(format!("{id}.{extension}")),
+                    )
+                    .unwrap()
+                };
+                (serde_json::from_str(&file("json")).unwrap(), file("eml"))
+            })
+            .collect()
+    }
+
+    fn command(&self) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        command
+            .args(["serve", "-c"])
+            .arg(self.path("gatepost.toml"))
+            .stdin(Stdio::null())
+            .env_remove("NOTIFY_SOCKET");
+        command
+    }
+
+    /// `serve` that is expected to refuse: its exit status, and what it wrote to standard error. The directory's name
+    /// is shown as DIR.
+    pub(super) fn refused_start(&self) -> (Option<i32>, String) {
+        let mut child = self
+            .command()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // One that starts after all must not hang the test: it is told to stop, and its log is in the message.
+        let ended = eventually(|| child.try_wait().unwrap());
+        if ended.is_none() {
+            let _ = child.kill();
+        }
+        let Output { status, stderr, .. } = child.wait_with_output().unwrap();
+        let root = self.root.path().display().to_string();
+        let text = String::from_utf8(stderr).unwrap().replace(&root, "DIR");
+        (status.code(), text)
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub(super) fn start(&self) -> Daemon {
+        let mut child = self
+            .command()
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let log = Log::default();
+        log.collect(child.stderr.take().unwrap());
+        log.collect(child.stdout.take().unwrap());
+        let mut daemon = Daemon {
+            child,
+            log,
+            listeners: Vec::new(),
+            trusted: trusting(&self.certificate()),
+        };
+        let ready = daemon.log.wait_for(|line| {
+            line.contains("\"event\":\"ready\"") || line.contains(" event=ready ")
+        });
+        daemon.listeners = listeners_in(&ready);
+        daemon
+    }
+}
+
+/// One entry of an accounts file, with a hash that costs next to nothing.
+pub(super) fn account(name: &str, password: &str, more: &str) -> String {
+    let cheap = Parameters {
+        memory_kib: 64,
+        passes: 1,
+        lanes: 1,
+    };
+    let hash = make(&Secret::from(password), cheap).unwrap();
+    format!("[[account]]\nname = \"{name}\"\npassword = \"{hash}\"\n{more}\n")
+}
+
+/// `listeners=` of a `ready` line in either format.
+fn listeners_in(line: &str) -> Vec<(SocketAddr, TlsStart)> {
+    match serde_json::from_str::<Value>(line) {
+        Ok(event) => listeners_of(&event),
+        Err(_) => {
+            let (_, rest) = line.split_once(" listeners=").unwrap();
+            parse_listeners(rest.split(' ').next().unwrap())
+        }
+    }
+}
+
+/// `listeners` of an event.
+pub(super) fn listeners_of(event: &Value) -> Vec<(SocketAddr, TlsStart)> {
+    parse_listeners(event["listeners"].as_str().unwrap())
+}
+
+fn parse_listeners(list: &str) -> Vec<(SocketAddr, TlsStart)> {
+    list.split(',')
+        .map(|listener| {
+            let (address, name) = listener.split_once('/').unwrap();
+            let start = DOORS.into_iter().find(|door| door.name() == name).unwrap();
+            (address.parse().unwrap(), start)
+        })
+        .collect()
+}
+
+/// Tries until there is something, within bounds.
+pub(super) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T> {
+    const PAUSE: Duration = Duration::from_millis(10);
+    for _ in 0..PATIENCE.as_millis() / PAUSE.as_millis() {
+        if let Some(found) = attempt() {
+            return Some(found);
+        }
+        std::thread::sleep(PAUSE);
+    }
+    None
+}
+
+/// The lines that a process writes, as they come.
+#[derive(Clone, Default)]
+pub(super) struct Log(Arc<(Mutex<Vec<String>>, Condvar)>);
+
+impl Log {
+    fn collect(&self, stream: impl Read + Send + 'static) {
+        let log = self.clone();
+        std::thread::spawn(move || {
+            for line in BufReader::new(stream).lines().map_while(Result::ok) {
+                log.0.0.lock().unwrap().push(line);
+                log.0.1.notify_all();
+            }
+        });
+    }
+
+    pub(super) fn lines(&self) -> Vec<String> {
+        self.0.0.lock().unwrap().clone()
+    }
+
+    /// The first line that `is_it`.
+    pub(super) fn wait_for(&self, is_it: impl Fn(&str) -> bool) -> String {
+        let position = |lines: &Vec<String>| lines.iter().position(|line| is_it(line));
+        let (lines, timeout) = self
+            .0
+            .1
+            .wait_timeout_while(self.0.0.lock().unwrap(), PATIENCE, |lines| {
+                position(lines).is_none()
+            })
+            .unwrap();
+        assert!(
+            !timeout.timed_out(),
+            "no such line in the log:\n{}",
+            lines.join("\n")
+        );
+        lines[position(&lines).unwrap()].clone()
+    }
+}
+
+/// A running daemon. Dropping it kills it.
+pub(super) struct Daemon {
+    child: Child,
+    pub(super) log: Log,
+    pub(super) listeners: Vec<(SocketAddr, TlsStart)>,
+    /// What its clients trust.
+    pub(super) trusted: Arc<ClientConfig>,
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+impl Daemon {
+    /// Where that kind of listener is.
+    pub(super) fn address(&self, door: TlsStart) -> SocketAddr {
+        let of_kind = |(_, start): &&(SocketAddr, TlsStart)| *start == door;
+        self.listeners.iter().find(of_kind).unwrap().0
+    }
+
+    pub(super) fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
+    }
+
+    pub(super) fn process(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The end, without any warning.
+    pub(super) fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Waits until it has ended by itself.
+    pub(super) fn ended(&mut self) -> ExitStatus {
+        eventually(|| self.child.try_wait().unwrap()).expect("the daemon ends by itself")
+    }
+
+    /// Stops it in the orderly way.
+    pub(super) fn stop(mut self) {
+        self.signal(Signal::SIGTERM);
+        assert_eq!(self.ended().code(), Some(0));
+    }
+
+    /// The events of a JSON log so far.
+    pub(super) fn events(&self) -> Vec<Value> {
+        let lines = self.log.lines();
+        lines
+            .iter()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
+    }
+
+    /// Waits for an event of that name that `is_it`.
+    pub(super) fn event(&self, name: &str, is_it: impl Fn(&Value) -> bool) -> Value {
+        let line = self.log.wait_for(|line| {
+            serde_json::from_str(line)
+                .is_ok_and(|event: Value| event["event"] == name && is_it(&event))
+        });
+        serde_json::from_str(&line).unwrap()
+    }
+
+    /// Waits until there have been so many events of that name.
+    pub(super) fn event_number(&self, number: usize, name: &str) -> Value {
+        let found = eventually(|| {
+            let mut events = self.events().into_iter();
+            events
+                .by_ref()
+                .filter(|event| event["event"] == name)
+                .nth(number - 1)
+        });
+        found.unwrap_or_else(|| panic!("no {number} times {name}: {:#?}", self.events()))
+    }
+
+    /// Tells it to reload and waits until it has, or says that it cannot.
+    pub(super) fn reload(&self) -> Value {
+        let is_over = |event: &Value| {
+            (event["event"] == "reload" || event["event"] == "reload.failed")
+                && event["what"] == "configuration"
+        };
+        let before = self.events().iter().filter(|event| is_over(event)).count();
+        self.signal(Signal::SIGHUP);
+        eventually(|| self.events().into_iter().filter(is_over).nth(before)).expect("a reload ends")
+    }
+
+    /// A figure of /proc/PID/status, in KiB.
+    pub(super) fn memory_kib(&self, name: &str) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.process())).unwrap();
+        let line = status.lines().find(|line| line.starts_with(name)).unwrap();
+        line.split_whitespace().nth(1).unwrap().parse().unwrap()
+    }
+
+    /// Waits until there is no connection left of those that were logged.
+    pub(super) fn all_closed(&self) {
+        let alone = eventually(|| {
+            let events = self.events();
+            let count = |name: &str| events.iter().filter(|event| event["event"] == name).count();
+            (count("connected") == count("closed")).then_some(())
+        });
+        assert!(alone.is_some(), "all connections end");
+    }
+}
+
+/// A client's TLS settings that trust this certificate and no other.
+pub(super) fn trusting(certificate: &str) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+/// What the client's octets travel over.
+enum Stream {
+    /// In the middle of a handshake.
+    Between,
+    Plain(TcpStream),
+    Tls(Box<StreamOwned<ClientConnection, TcpStream>>),
+}
+
+/// A mail client. It panics at whatever it did not expect.
+pub(super) struct Client {
+    stream: Stream,
+    unread: Vec<u8>,
+    trusted: Arc<ClientConfig>,
+    local: SocketAddr,
+}
+
+impl Client {
+    /// Only the connection.
+    pub(super) fn connect(daemon: &Daemon, door: TlsStart) -> Self {
+        Self::connect_to(daemon, daemon.address(door))
+    }
+
+    pub(super) fn connect_to(daemon: &Daemon, address: SocketAddr) -> Self {
+        let stream = TcpStream::connect(address).unwrap();
+        stream.set_nodelay(true).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_write_timeout(Some(PATIENCE)).unwrap();
+        Self {
+            local: stream.local_addr().unwrap(),
+            stream: Stream::Plain(stream),
+            unread: Vec::new(),
+            trusted: Arc::clone(&daemon.trusted),
+        }
+    }
+
+    /// As far as the first greeting, which is the result too.
+    pub(super) fn greeted(daemon: &Daemon, door: TlsStart) -> (Self, String) {
+        let mut client = Self::connect(daemon, door);
+        if door == TlsStart::Implicit {
+            client.handshake();
+        }
+        let greeting = client.reply();
+        (client, greeting)
+    }
+
+    /// As far as EHLO under TLS.
+    pub(super) fn secured(daemon: &Daemon, door: TlsStart) -> Self {
+        let (mut client, greeting) = Self::greeted(daemon, door);
+        assert!(greeting.starts_with("220 "), "{greeting}");
+        if door == TlsStart::StartTls {
+            client.expect("EHLO client.example.org", "250 ");
+            client.start_tls();
+        }
+        client.expect("EHLO client.example.org", "250 ");
+        client
+    }
+
+    /// As far as the login of [`ALICE`].
+    pub(super) fn logged_in(daemon: &Daemon, door: TlsStart) -> Self {
+        let mut client = Self::secured(daemon, door);
+        let reply = client.login(ALICE, PASSWORD);
+        assert_eq!(reply, "235 2.7.0 authentication succeeded");
+        client
+    }
+
+    /// As far as the answer to DATA.
+    pub(super) fn in_data(daemon: &Daemon, door: TlsStart) -> Self {
+        let mut client = Self::logged_in(daemon, door);
+        client.begin_message();
+        client
+    }
+
+    /// Our end of the connection, by which the log knows us.
+    pub(super) fn port(&self) -> u16 {
+        self.local.port()
+    }
+
+    /// Whether an event is about this client.
+    pub(super) fn is_me(&self) -> impl Fn(&Value) -> bool + use<> {
+        let port = self.port();
+        move |event| event["port"] == port
+    }
+
+    pub(super) fn start_tls(&mut self) {
+        self.expect("STARTTLS", "220 2.0.0 ");
+        self.handshake();
+    }
+
+    pub(super) fn handshake(&mut self) {
+        let Stream::Plain(mut tcp) = std::mem::replace(&mut self.stream, Stream::Between) else {
+            panic!("TLS begins once");
+        };
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut connection = ClientConnection::new(Arc::clone(&self.trusted), name).unwrap();
+        while connection.is_handshaking() {
+            connection.complete_io(&mut tcp).unwrap();
+        }
+        self.stream = Stream::Tls(Box::new(StreamOwned::new(connection, tcp)));
+    }
+
+    /// Sends octets. An error is left for the reading that follows: the server may have closed with a last word.
+    pub(super) fn send(&mut self, octets: &[u8]) -> bool {
+        let sent = match &mut self.stream {
+            Stream::Between => panic!("no stream"),
+            Stream::Plain(stream) => stream.write_all(octets),
+            Stream::Tls(stream) => stream.write_all(octets).and_then(|()| stream.flush()),
+        };
+        sent.is_ok()
+    }
+
+    pub(super) fn say(&mut self, line: &str) {
+        self.send(format!("{line}\r\n").as_bytes());
+    }
+
+    fn read_some(&mut self) -> std::io::Result<usize> {
+        let mut space = [0; 16 << 10];
+        let count = match &mut self.stream {
+            Stream::Between => panic!("no stream"),
+            Stream::Plain(stream) => stream.read(&mut space),
+            Stream::Tls(stream) => stream.read(&mut space),
+        }?;
+        self.unread.extend_from_slice(&space[..count]);
+        Ok(count)
+    }
+
+    /// One line, without its end.
+    pub(super) fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.unread.windows(2).position(|two| two == b"\r\n") {
+                let line = String::from_utf8(self.unread[..end].to_vec()).unwrap();
+                self.unread.drain(..end + 2);
+                return line;
+            }
+            match self.read_some() {
+                Ok(0) => panic!("closed after {:?}", String::from_utf8_lossy(&self.unread)),
+                Ok(_) => {}
+                Err(error) => panic!("no line: {error}"),
+            }
+        }
+    }
+
+    /// The last line of a reply.
+    pub(super) fn reply(&mut self) -> String {
+        loop {
+            let line = self.line();
+            if line.as_bytes().get(3) != Some(&b'-') {
+                return line;
+            }
+        }
+    }
+
+    pub(super) fn ask(&mut self, line: &str) -> String {
+        self.say(line);
+        self.reply()
+    }
+
+    pub(super) fn expect(&mut self, line: &str, start: &str) -> String {
+        let reply = self.ask(line);
+        assert!(reply.starts_with(start), "{line}: {reply}, not {start}");
+        reply
+    }
+
+    /// What is left until the server closes.
+    pub(super) fn rest(&mut self) -> String {
+        loop {
+            match self.read_some() {
+                Ok(0) => break,
+                Ok(_) => {}
+                // A TLS connection that ends without close_notify, or is reset, is closed too.
+                Err(error) if error.kind() != ErrorKind::WouldBlock => break,
+                Err(error) => panic!("it should have closed: {error}"),
+            }
+        }
+        String::from_utf8_lossy(&std::mem::take(&mut self.unread)).into_owned()
+    }
+
+    pub(super) fn login(&mut self, name: &str, password: &str) -> String {
+        let response = BASE64_STANDARD.encode(format!("\0{name}\0{password}"));
+        self.ask(&format!("AUTH PLAIN {response}"))
+    }
+
+    /// MAIL, RCPT and DATA.
+    pub(super) fn begin_message(&mut self) {
+        self.expect(&format!("MAIL FROM:<{ALICE}>"), "250 2.1.0 ");
+        self.expect("RCPT TO:<bob@example.net>", "250 2.1.5 ");
+        self.expect("DATA", "354 ");
+    }
+
+    /// A whole short message; the answer to its end.
+    pub(super) fn message(&mut self, subject: &str) -> String {
+        self.begin_message();
+        self.ask(&text(subject))
+    }
+
+    /// The end of a certificate's life in the server: what it showed us.
+    pub(super) fn certificate(&self) -> Vec<u8> {
+        match &self.stream {
+            Stream::Tls(stream) => stream.conn.peer_certificates().unwrap()[0].to_vec(),
+            Stream::Between | Stream::Plain(_) => panic!("no TLS"),
+        }
+    }
+
+    /// Leaves without a word: with the end of the stream, or with a reset.
+    pub(super) fn vanish(self, reset: bool) {
+        if reset {
+            socket2::SockRef::from(self.socket())
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
+        }
+    }
+
+    /// Says that it will say no more.
+    pub(super) fn end(&self) {
+        self.socket().shutdown(Shutdown::Write).unwrap();
+    }
+
+    fn socket(&self) -> &TcpStream {
+        match &self.stream {
+            Stream::Between => panic!("no stream"),
+            Stream::Plain(stream) => stream,
+            Stream::Tls(stream) => &stream.sock,
+        }
+    }
+
+    /// What a TLS client would say first.
+    pub(super) fn client_hello(&self) -> Vec<u8> {
+        let name = ServerName::try_from("localhost").unwrap();
+        let mut connection = ClientConnection::new(Arc::clone(&self.trusted), name).unwrap();
+        let mut octets = Vec::new();
+        connection.write_tls(&mut octets).unwrap();
+        octets
+    }
+}
+
+/// A short message and the end of the data, but for its last CRLF.
+pub(super) fn text(subject: &str) -> String {
+    format!("From: <{ALICE}>\r\nSubject: {subject}\r\n\r\nThis is {subject}.\r\n.")
+}
+
+/// Whether the port refuses, or at least serves nobody.
+pub(super) fn is_closed(address: SocketAddr) -> bool {
+    TcpStream::connect(address).is_err()
+}
+
+/// An address of this machine beside 127.0.0.1.
+pub(super) fn another_loopback() -> IpAddr {
+    "127.0.0.2".parse().unwrap()
+}
+
+/// Moves a file or directory aside, or back.
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what an operator does, not what the queue does"
+)]
+pub(super) fn move_file(from: &Path, to: &Path) {
+    std::fs::rename(from, to).unwrap();
+}
