@@ -18,7 +18,7 @@ use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Generation, Services, TlsStart};
+use super::{Generation, Place, Services, TlsStart};
 use crate::clock::Now;
 use crate::decision::{Question, Refusal, Verdict};
 use crate::event::{Scope, ServerEvent};
@@ -35,21 +35,13 @@ const UNSENT_BYTES_MAX: usize = 16 << 10;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 256 << 10;
 
-/// How a client is received.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Greeting {
-    /// With 421: there is no room.
-    TurnAway,
-    /// As usual.
-    Welcome,
-}
-
 /// One client's connection.
 pub(super) struct Connection {
     transport: Transport,
     scope: Scope,
     tls_start: TlsStart,
-    greeting: Greeting,
+    /// Who has none is turned away with 421.
+    place: Option<Place>,
     services: Arc<Services>,
     generation: Arc<Generation>,
     /// Replies that are not yet written.
@@ -70,7 +62,7 @@ impl Connection {
         stream: TcpStream,
         scope: Scope,
         tls_start: TlsStart,
-        greeting: Greeting,
+        place: Option<Place>,
         services: Arc<Services>,
         generation: Arc<Generation>,
     ) -> Self {
@@ -79,7 +71,7 @@ impl Connection {
             transport,
             scope,
             tls_start,
-            greeting,
+            place,
             services,
             generation,
             unsent: Vec::new(),
@@ -105,11 +97,9 @@ impl Connection {
             }
         }
         let profile = Arc::clone(&self.generation.profile);
-        let mut session = match self.greeting {
-            Greeting::TurnAway => {
-                Session::turn_away(profile, link, Reply::too_many_connections(), begun)
-            }
-            Greeting::Welcome => Session::new(profile, link, begun),
+        let mut session = match self.place {
+            Some(_) => Session::new(profile, link, begun),
+            None => Session::turn_away(profile, link, Reply::too_many_connections(), begun),
         };
         let reason = self.serve(&mut session).await.unwrap_or("connection lost");
         // What was begun and not committed goes with its draft.
@@ -124,8 +114,10 @@ impl Connection {
         self.closed(reason, messages, begun);
     }
 
-    fn closed(&self, reason: &'static str, messages: u64, begun: Now) {
-        if self.greeting == Greeting::Welcome {
+    /// The place is free before the log says that the connection is closed: whoever reads it there can come in.
+    fn closed(mut self, reason: &'static str, messages: u64, begun: Now) {
+        if let Some(place) = self.place.take() {
+            drop(place);
             let seconds = Now::read()
                 .instant
                 .saturating_duration_since(begun.instant)

@@ -9,7 +9,7 @@ use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
-use super::connection::{Connection, Greeting};
+use super::connection::Connection;
 use super::{Listen, NoRoom, Services};
 use crate::event::{Scope, ServerEvent};
 
@@ -154,9 +154,9 @@ fn admit(stream: TcpStream, client: SocketAddr, listen: Listen, services: &Arc<S
         client,
     };
     let admission = services.doors.admit(client.ip(), &generation.limits);
-    let connection = |greeting| {
+    let connection = |place| {
         let (scope, services) = (scope.clone(), Arc::clone(services));
-        Connection::new(stream, scope, listen.tls, greeting, services, generation)
+        Connection::new(stream, scope, listen.tls, place, services, generation)
     };
     match admission {
         Ok(place) => {
@@ -166,18 +166,14 @@ fn admit(stream: TcpStream, client: SocketAddr, listen: Listen, services: &Arc<S
                     listener: listen.address,
                 },
             );
-            let connection = connection(Greeting::Welcome);
-            services.tasks.spawn(async move {
-                connection.run().await;
-                drop(place);
-            });
+            services.tasks.spawn(connection(Some(place)).run());
         }
         Err(NoRoom { reason, refusal }) => {
             services
                 .audit
                 .server(&scope, &ServerEvent::ConnectionRefused { reason });
             let Some(refusal) = refusal else { return };
-            let connection = connection(Greeting::TurnAway);
+            let connection = connection(None);
             services.tasks.spawn(async move {
                 connection.run().await;
                 drop(refusal);
