@@ -2,7 +2,6 @@
 
 use gatepost::server::TlsStart;
 
-use super::bounds::free_places;
 use super::harness::{ALICE, Client, DOORS, Daemon, PASSWORD, Settings, World, eventually, text};
 
 fn still_serves(daemon: &Daemon) {
@@ -194,10 +193,9 @@ fn a_client_can_vanish_at_any_point() {
         );
         assert_eq!(world.files("ready"), [""; 0], "{name}");
     }
-    assert!(
-        eventually(|| free_places(&daemon, 3)).is_some(),
-        "all places are free again"
-    );
+    let inside = [(); 3].map(|()| Client::secured(&daemon, TlsStart::StartTls));
+    drop(inside);
+    daemon.all_closed();
     still_serves(&daemon);
     assert_eq!(world.queued().len(), 2);
 }

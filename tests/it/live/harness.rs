@@ -634,7 +634,27 @@ impl Client {
         self.ask(&text(subject))
     }
 
-    /// The end of a certificate's life in the server: what it showed us.
+    /// The answer to a whole message, which is given as lines; `None` if the connection broke before there was one.
+    pub(super) fn try_message(&mut self, lines: &str) -> Option<String> {
+        let mut reply = String::new();
+        for said in [
+            format!("MAIL FROM:<{ALICE}>\r\n"),
+            "RCPT TO:<bob@example.net>\r\n".to_owned(),
+            "DATA\r\n".to_owned(),
+            format!("{lines}.\r\n"),
+        ] {
+            self.send(said.as_bytes());
+            while !self.unread.ends_with(b"\r\n") {
+                if self.read_some().ok()? == 0 {
+                    return None;
+                }
+            }
+            reply = self.line();
+        }
+        Some(reply)
+    }
+
+    /// What the server showed us.
     pub(super) fn certificate(&self) -> Vec<u8> {
         match &self.stream {
             Stream::Tls(stream) => stream.conn.peer_certificates().unwrap()[0].to_vec(),

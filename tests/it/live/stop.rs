@@ -3,7 +3,7 @@
 use gatepost::server::TlsStart;
 use nix::sys::signal::Signal;
 
-use super::harness::{Client, DOORS, World, is_closed, text};
+use super::harness::{Client, DOORS, World, eventually, is_closed, text};
 
 const SHUTTING_DOWN: &str = "421 4.3.2 shutting down, try again later";
 
@@ -23,7 +23,8 @@ fn transactions_may_end(signal: Signal) {
         assert_eq!(unknown.rest(), "");
         daemon.event("stopping", |_| true);
         for door in DOORS {
-            assert!(is_closed(daemon.address(door)), "nobody new comes in");
+            let closed = eventually(|| is_closed(daemon.address(door)).then_some(()));
+            assert!(closed.is_some(), "nobody new comes in");
         }
 
         let reply = busy.ask("the second half\r\n.");
