@@ -89,7 +89,7 @@ fn login_takes_its_time_and_no_more() {
         let end = eventually(|| Some(lively.ask("NOOP")).filter(|reply| reply != "250 2.0.0 ok"));
         assert_eq!(end.unwrap() + "\r\n", TIMED_OUT);
         let is_me = flooding.is_me();
-        while flooding.send(&[b'x'; 64 << 10]) {}
+        flooding.flood(&[b'x'; 64 << 10]);
         assert_eq!(
             daemon.event("closed", is_me)["reason"],
             "the client's time is up"
@@ -107,7 +107,7 @@ fn a_message_takes_its_time_and_no_more() {
         let is_me = client.is_me();
         client.say("From: <alice@example.org>\r\n");
         let line = [&[b'x'; 70][..], b"\r\n"].concat();
-        while client.send(&line.repeat(100)) {}
+        client.flood(&line.repeat(100));
         let refused = daemon.event("message.refused", &is_me);
         assert_eq!(refused["reason"], "the client's time is up");
         daemon.event("closed", &is_me);
@@ -224,7 +224,7 @@ fn who_never_reads_is_cut_off() {
         let mut client = Client::secured(&daemon, door);
         let is_me = client.is_me();
         let commands = b"HELP\r\n".repeat(1000);
-        while client.send(&commands) {}
+        client.flood(&commands);
         daemon.event("closed", is_me);
     }
     check_memory(&daemon, quiet_kib);

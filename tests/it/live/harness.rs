@@ -550,6 +550,17 @@ impl Client {
         sent.is_ok()
     }
 
+    /// Sends the same octets again and again until the server has closed.
+    pub(super) fn flood(&mut self, octets: &[u8]) {
+        let until = Now::read().instant + PATIENCE;
+        while self.send(octets) {
+            assert!(
+                Now::read().instant < until,
+                "the server takes it without end"
+            );
+        }
+    }
+
     pub(super) fn say(&mut self, line: &str) {
         self.send(format!("{line}\r\n").as_bytes());
     }
