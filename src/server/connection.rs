@@ -101,7 +101,11 @@ impl Connection {
             Some(_) => Session::new(profile, link, begun),
             None => Session::turn_away(profile, link, Reply::too_many_connections(), begun),
         };
-        let reason = self.serve(&mut session).await.unwrap_or("connection lost");
+        let reason = match self.serve(&mut session).await {
+            Ok(reason) => reason,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => "client does not read",
+            Err(_) => "connection lost",
+        };
         // What was begun and not committed goes with its draft.
         self.draft = None;
         session.disconnected();
