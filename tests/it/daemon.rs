@@ -1,93 +1,18 @@
 //! The real program, for tests: `gatepost serve` and `gatepost try` in a folder of their own, on ports of the kernel's
 //! choice.
 //!
-//! What a test waits for it waits for in the log, with a bounded patience; nothing here sleeps. The process ends with
-//! the [`Daemon`] that holds it, and a test that fails shows its log.
+//! The process ends with the [`Daemon`] that holds it, and a test that fails shows its log.
 
 use std::ffi::OsStr;
-use std::io::{BufRead as _, BufReader, Read, Write as _};
+use std::io::Write as _;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
-use std::time::Duration;
+use std::sync::Arc;
 
 use gatepost::clock::Now;
 
-/// How long anything is waited for. It bounds a failing test, nothing else.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// The program under test: `$GATEPOST_BIN`, so that CI can drive a release build, or the one built with this test.
-pub(crate) fn program() -> PathBuf {
-    match std::env::var_os("GATEPOST_BIN") {
-        // Tests run its commands in folders of their own.
-        Some(path) => std::fs::canonicalize(&path)
-            .unwrap_or_else(|error| panic!("GATEPOST_BIN={}: {error}", path.display())),
-        None => env!("CARGO_BIN_EXE_gatepost").into(),
-    }
-}
-
-/// The lines that a process wrote so far, on one of its two streams.
-#[derive(Clone, Default)]
-pub(crate) struct Lines(Arc<(Mutex<Written>, Condvar)>);
-
-#[derive(Default)]
-struct Written {
-    lines: Vec<String>,
-    ended: bool,
-}
-
-impl Lines {
-    fn read(stream: impl Read + Send + 'static) -> Self {
-        let lines = Self::default();
-        let writer = lines.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stream).lines() {
-                let Ok(line) = line else { break };
-                writer.change(|written| written.lines.push(line));
-            }
-            writer.change(|written| written.ended = true);
-        });
-        lines
-    }
-
-    fn change(&self, change: impl FnOnce(&mut Written)) {
-        change(&mut self.0.0.lock().unwrap());
-        self.0.1.notify_all();
-    }
-
-    /// How many lines there are now: where a later [`wait`](Self::wait) begins to look.
-    pub(crate) fn mark(&self) -> usize {
-        self.0.0.lock().unwrap().lines.len()
-    }
-
-    /// All lines from `mark` on.
-    pub(crate) fn since(&self, mark: usize) -> Vec<String> {
-        self.0.0.lock().unwrap().lines[mark..].to_vec()
-    }
-
-    /// Waits for the first line from `mark` on that has all of `words`.
-    pub(crate) fn wait(&self, mark: usize, words: &[&str]) -> String {
-        let found = |written: &Written| {
-            let mut lines = written.lines[mark..].iter();
-            lines
-                .find(|line| words.iter().all(|word| line.contains(word)))
-                .cloned()
-        };
-        let written = self.0.0.lock().unwrap();
-        let (written, _) = self
-            .0
-            .1
-            .wait_timeout_while(written, PATIENCE, |written| {
-                found(written).is_none() && !written.ended
-            })
-            .unwrap();
-        let (found, seen) = (found(&written), written.lines[mark..].to_vec());
-        // A panic must not take the lock with it: who shows the log needs it.
-        drop(written);
-        found.unwrap_or_else(|| panic!("no line with {words:?} in {seen:#?}"))
-    }
-}
+use crate::process::{Lines, program};
 
 /// A running gatepost, and the folder with all that it reads and writes.
 pub(crate) struct Daemon {
@@ -144,8 +69,8 @@ impl Daemon {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = Lines::read(process.stderr.take().unwrap());
-        let output = Lines::read(process.stdout.take().unwrap());
+        let log = Lines::of(process.stderr.take().unwrap());
+        let output = Lines::of(process.stdout.take().unwrap());
         let unknown = SocketAddr::from(([0; 4], 0));
         let mut daemon = Self {
             process,

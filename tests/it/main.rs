@@ -16,6 +16,7 @@ mod daemon;
 mod dialogs;
 mod live;
 mod model_disk;
+mod process;
 mod queue_crash;
 mod simulation;
 mod support;

@@ -4,11 +4,11 @@
 //! Nothing waits longer than [`PATIENCE`], and a daemon ends with the test that started it.
 
 use std::fmt::Write as _;
-use std::io::{BufRead as _, BufReader, ErrorKind, Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{IpAddr, Shutdown, SocketAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -25,8 +25,8 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
-/// No answer may take longer. It bounds a failing test and nothing else.
-pub(super) const PATIENCE: Duration = Duration::from_secs(30);
+pub(super) use crate::process::PATIENCE;
+use crate::process::{Lines, program};
 
 /// Both ways in.
 pub(super) const DOORS: [TlsStart; 2] = [TlsStart::StartTls, TlsStart::Implicit];
@@ -178,7 +178,7 @@ impl World {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_gatepost"));
+        let mut command = Command::new(program());
         command
             .args(["serve", "-c"])
             .arg(self.path("gatepost.toml"))
@@ -215,7 +215,7 @@ impl World {
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
-        let log = Log::default();
+        let log = Lines::default();
         log.collect(child.stderr.take().unwrap());
         log.collect(child.stdout.take().unwrap());
         let mut daemon = Daemon {
@@ -281,48 +281,10 @@ pub(super) fn eventually<T>(mut attempt: impl FnMut() -> Option<T>) -> Option<T>
     None
 }
 
-/// The lines that a process writes, as they come.
-#[derive(Clone, Default)]
-pub(super) struct Log(Arc<(Mutex<Vec<String>>, Condvar)>);
-
-impl Log {
-    fn collect(&self, stream: impl Read + Send + 'static) {
-        let log = self.clone();
-        std::thread::spawn(move || {
-            for line in BufReader::new(stream).lines().map_while(Result::ok) {
-                log.0.0.lock().unwrap().push(line);
-                log.0.1.notify_all();
-            }
-        });
-    }
-
-    pub(super) fn lines(&self) -> Vec<String> {
-        self.0.0.lock().unwrap().clone()
-    }
-
-    /// The first line that `is_it`.
-    pub(super) fn wait_for(&self, is_it: impl Fn(&str) -> bool) -> String {
-        let position = |lines: &Vec<String>| lines.iter().position(|line| is_it(line));
-        let (lines, timeout) = self
-            .0
-            .1
-            .wait_timeout_while(self.0.0.lock().unwrap(), PATIENCE, |lines| {
-                position(lines).is_none()
-            })
-            .unwrap();
-        assert!(
-            !timeout.timed_out(),
-            "no such line in the log:\n{}",
-            lines.join("\n")
-        );
-        lines[position(&lines).unwrap()].clone()
-    }
-}
-
 /// A running daemon. Dropping it kills it.
 pub(super) struct Daemon {
     child: Child,
-    pub(super) log: Log,
+    pub(super) log: Lines,
     pub(super) listeners: Vec<(SocketAddr, TlsStart)>,
     /// What its clients trust.
     pub(super) trusted: Arc<ClientConfig>,
