@@ -1,0 +1,223 @@
+//! What one message costs: the framing of its octets, the whole dialogue in memory, and its way to the disk.
+//!
+//! ```sh
+//! cargo bench -- framing      # or: session, commit
+//! ```
+//!
+//! Figures of one machine say little; compare two versions on the same one. `commit` writes below `$TMPDIR`: set it to
+//! the disk that is meant, and not to one that lives in memory.
+
+#![allow(missing_docs, reason = "criterion makes public functions without any")]
+#![allow(
+    clippy::unwrap_used,
+    reason = "a benchmark stops at the first surprise"
+)]
+
+use std::hint::black_box;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gatepost::clock::Now;
+use gatepost::decision::{Account, Authentication, Origin, Rule, SenderPattern, Verdict};
+use gatepost::envelope::{Client, ENVELOPE_VERSION, Envelope, MessageId, Receipt, Recipient};
+use gatepost::queue::{Spool, SpoolSettings};
+use gatepost::session::{Link, Profile, Session, Step, TlsFacts};
+use gatepost::smtp::framing::{Frame, Framer, Mode};
+
+/// How many octets a server reads at once.
+const READ_BYTES: usize = 16 << 10;
+
+fn framing(criterion: &mut Criterion) {
+    let line = format!("{}\r\n", "x".repeat(74));
+    let plain = line.repeat((1 << 20) / line.len());
+    let dotted = format!("..{line}").repeat((1 << 20) / (line.len() + 2));
+    let mut group = criterion.benchmark_group("framing");
+    for (name, body) in [
+        ("plain", plain),
+        ("every line begins with a period", dotted),
+    ] {
+        let wire = format!("{body}.\r\n").into_bytes();
+        group.throughput(Throughput::Bytes(wire.len() as u64));
+        group.bench_function(name, |bencher| {
+            bencher.iter(|| {
+                let mut framer = Framer::default();
+                framer.begin_data();
+                let mut octets = 0;
+                for piece in wire.chunks(READ_BYTES) {
+                    framer.push(piece);
+                    while let Ok(Some(frame)) = framer.next(Mode::Data) {
+                        match frame {
+                            Frame::Body(bytes) => octets += bytes.len(),
+                            Frame::End | Frame::Line(_) => break,
+                        }
+                    }
+                }
+                black_box(octets)
+            });
+        });
+    }
+    group.finish();
+}
+
+/// A session with everything around it that always says yes, up to the next wait.
+fn pump(session: &mut Session, account: &Arc<Account>) -> usize {
+    let allow = || {
+        Verdict::Allow(Rule {
+            name: "bench",
+            origin: None,
+        })
+    };
+    let mut messages = 0;
+    loop {
+        match session.next_step() {
+            Step::Append(ask) => ask.answer(Ok(())),
+            Step::Begin(ask) => {
+                black_box(ask.envelope(MessageId::from_bits(1)));
+                ask.answer(Ok(MessageId::from_bits(1)));
+            }
+            Step::Check(ask) => ask.answer(Ok(Authentication::Accept(Arc::clone(account)))),
+            Step::Commit(ask) => {
+                messages += 1;
+                ask.answer(Ok(Receipt {
+                    id: MessageId::from_bits(1),
+                    size: 0,
+                }));
+            }
+            Step::Decide(ask) => ask.answer(allow()),
+            Step::Send(reply) => {
+                let mut out = Vec::new();
+                reply.write_to(&mut out);
+                black_box(out);
+            }
+            Step::Report(event) => {
+                black_box(event);
+            }
+            Step::Abort | Step::StartTls(_) => {}
+            Step::Close | Step::Wait { .. } => return messages,
+        }
+    }
+}
+
+fn account() -> Arc<Account> {
+    let origin = Origin {
+        file: Path::new("accounts.toml").into(),
+        line: 1,
+    };
+    Arc::new(Account {
+        name: "alice@example.org".to_owned(),
+        enabled: true,
+        allow_from: Vec::new(),
+        send_as: vec![(SenderPattern::Any, origin.clone())],
+        messages_per_hour: None,
+        recipients_per_day: None,
+        note: None,
+        origin,
+    })
+}
+
+fn session(criterion: &mut Criterion) {
+    let account = account();
+    let body = "x".repeat(74) + "\r\n";
+    let message = format!(
+        "From: alice@example.org\r\nSubject: x\r\n\r\n{}.\r\n",
+        body.repeat(53)
+    );
+    let transaction =
+        format!("MAIL FROM:<alice@example.org>\r\nRCPT TO:<bob@example.net>\r\nDATA\r\n{message}");
+    let facts = TlsFacts {
+        version: "TLSv1.3".to_owned(),
+        cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+    };
+    let link = Link {
+        client: "203.0.113.7:50123".parse().unwrap(),
+        tls: Some(facts),
+    };
+    let mut session = Session::new(Arc::new(Profile::default()), link, Now::read());
+    session.receive(b"EHLO x\r\nAUTH PLAIN AGEAYg==\r\n", Now::read());
+    pump(&mut session, &account);
+
+    let mut group = criterion.benchmark_group("session");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("one message of 4 KiB", |bencher| {
+        bencher.iter(|| {
+            session.receive(transaction.as_bytes(), Now::read());
+            assert_eq!(pump(&mut session, &account), 1);
+        });
+    });
+    group.finish();
+}
+
+fn envelope(id: MessageId) -> Envelope {
+    Envelope {
+        version: ENVELOPE_VERSION,
+        id,
+        received_at: Now::read().wall,
+        account: "alice@example.org".to_owned(),
+        reverse_path: "alice@example.org".to_owned(),
+        recipients: vec![Recipient {
+            forward_path: "bob@example.net".to_owned(),
+        }],
+        size: 0,
+        body: None,
+        smtputf8: false,
+        auth: None,
+        client: Client {
+            address: "203.0.113.7".parse().unwrap(),
+            port: 50123,
+            name: "laptop.lan".to_owned(),
+            mechanism: "PLAIN".to_owned(),
+            tls: "TLSv1.3".to_owned(),
+            cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+        },
+    }
+}
+
+/// Messages made durable per second, against the number of clients that wait at once.
+fn commit(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let content = Arc::new(vec![b'x'; 4096]);
+    let mut group = criterion.benchmark_group("commit");
+    group
+        .sample_size(10)
+        .measurement_time(Duration::from_secs(5));
+    for waiters in [1_u64, 4, 16, 64] {
+        let directory = tempfile::tempdir().unwrap();
+        let settings = SpoolSettings {
+            directory: directory.path().join("queue"),
+            minimum_free: 0,
+        };
+        let (spool, _) = Spool::open(&settings).unwrap();
+        group.throughput(Throughput::Elements(waiters));
+        group.bench_function(BenchmarkId::new("4 KiB, waiters", waiters), |bencher| {
+            bencher.to_async(&runtime).iter(|| {
+                let (spool, content) = (spool.clone(), Arc::clone(&content));
+                async move {
+                    let mut waiting = tokio::task::JoinSet::new();
+                    for _ in 0..waiters {
+                        let (spool, content) = (spool.clone(), Arc::clone(&content));
+                        waiting.spawn(async move {
+                            let mut draft = spool
+                                .begin(envelope(spool.next_id(Now::read())))
+                                .await
+                                .unwrap();
+                            draft.append(&content).await.unwrap();
+                            draft.commit().await.unwrap()
+                        });
+                    }
+                    while let Some(receipt) = waiting.join_next().await {
+                        black_box(receipt.unwrap());
+                    }
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, framing, session, commit);
+criterion_main!(benches);
