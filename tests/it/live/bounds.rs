@@ -2,7 +2,7 @@
 
 use gatepost::server::TlsStart;
 
-use super::harness::{ALICE, Client, DOORS, Daemon, World, eventually};
+use super::harness::{ALICE, Client, DOORS, Daemon, Settings, World, eventually};
 
 const TOO_MANY: &str = "421 4.7.0 too many connections, try again later";
 const TIMED_OUT: &str = "421 4.4.2 timed out, closing the connection\r\n";
@@ -10,7 +10,7 @@ const TIMED_OUT: &str = "421 4.4.2 timed out, closing the connection\r\n";
 /// What a client may add to the memory of the daemon at its worst. The bounds of one session are far below; the rest
 /// is the allocator's and TLS's own.
 const MEMORY_KIB_MAX: u64 = 8 << 10;
-/// The issue speaks of a line of 1 GiB.
+/// More than any honest line, and more than the memory that is looked at.
 const LINE_BYTES: usize = 1 << 30;
 
 fn places(limits: &'static str, reason: &str) {
@@ -52,6 +52,29 @@ fn connections_from_one_address() {
 #[test]
 fn connections_in_all() {
     places("connections = 2", "limits.connections");
+}
+
+/// Without a pause after a failed accept, a daemon that is out of descriptors would spin until one of its clients left.
+#[test]
+fn descriptors_can_run_out_and_come_back() {
+    let world = World::new(Settings {
+        descriptors: Some(40),
+        ..Settings::default()
+    });
+    let daemon = world.start();
+    let warned = daemon.event("warning", |event| {
+        let finding = event["finding"].as_str().unwrap();
+        finding.contains("only 40 file descriptors allowed")
+    });
+    assert!(warned["finding"].as_str().unwrap().contains("LimitNOFILE"));
+    for door in DOORS {
+        // The kernel takes in what the daemon cannot.
+        let waiting: Vec<_> = (0..60).map(|_| Client::connect(&daemon, door)).collect();
+        let listener = daemon.address(door).to_string();
+        daemon.event("accept.failed", |event| event["listener"] == listener);
+        drop(waiting);
+        Client::secured(&daemon, door).expect("NOOP", "250 ");
+    }
 }
 
 #[test]

@@ -49,6 +49,8 @@ pub(super) struct Settings {
     pub(super) limits: &'static str,
     pub(super) account_limits: &'static str,
     pub(super) log: &'static str,
+    /// How many descriptors the process may have; `None`: as many as this one.
+    pub(super) descriptors: Option<u32>,
 }
 
 impl Default for Settings {
@@ -64,6 +66,7 @@ impl Default for Settings {
             limits: "",
             account_limits: "",
             log: "format = \"json\"\nlevel = \"trace\"",
+            descriptors: None,
         }
     }
 }
@@ -107,6 +110,7 @@ impl World {
             limits,
             account_limits,
             log,
+            descriptors: _,
         } = &self.settings;
         let mut text = format!("hostname = \"{hostname}\"\n");
         for (address, start) in listen {
@@ -178,7 +182,15 @@ impl World {
     }
 
     fn command(&self) -> Command {
-        let mut command = Command::new(program());
+        let mut command = match self.settings.descriptors {
+            None => Command::new(program()),
+            Some(descriptors) => {
+                let mut shell = Command::new("sh");
+                let limited = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
+                shell.args(["-c", &limited]).arg(program());
+                shell
+            }
+        };
         command
             .args(["serve", "-c"])
             .arg(self.path("gatepost.toml"))
