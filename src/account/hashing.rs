@@ -78,6 +78,13 @@ impl Hasher {
         }
     }
 
+    /// Takes all the memory: until it is given back, every check waits.
+    #[cfg(test)]
+    pub(super) fn hold_all(&self) -> OwnedSemaphorePermit {
+        let memory = Arc::clone(&self.memory);
+        memory.try_acquire_many_owned(self.memory_kib_max).unwrap()
+    }
+
     /// From now on no check can be made, so that a test sees who needs one.
     #[cfg(test)]
     pub(super) fn close(&self) {
