@@ -65,20 +65,6 @@ impl fmt::Display for MessageId {
     }
 }
 
-impl TryFrom<String> for MessageId {
-    type Error = MessageIdError;
-
-    fn try_from(text: String) -> Result<Self, MessageIdError> {
-        text.parse()
-    }
-}
-
-impl From<MessageId> for String {
-    fn from(id: MessageId) -> Self {
-        id.0
-    }
-}
-
 /// Everything that is known of a message beside its content.
 ///
 /// Addresses are kept as text in the form that SMTP writes; they came from parsed paths.
