@@ -188,8 +188,8 @@ fn commit(criterion: &mut Criterion) {
     for waiters in [1_u64, 4, 16, 64] {
         let directory = tempfile::tempdir().unwrap();
         let settings = SpoolSettings {
-            directory: directory.path().join("queue"),
             minimum_free: 0,
+            ..SpoolSettings::new(directory.path().join("queue"))
         };
         let (spool, _) = Spool::open(&settings).unwrap();
         group.throughput(Throughput::Elements(waiters));

@@ -179,7 +179,16 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let directory = section
         .path("directory", "name a directory that is gatepost's alone")
         .unwrap_or_else(|| PathBuf::from(QUEUE_DIRECTORY));
-    let minimum_free = section.size("minimum_free", QUEUE_MINIMUM_FREE, MINIMUM_FREE_BOUNDS);
+    let SpoolSettings {
+        directory,
+        minimum_free,
+        journal_size,
+        segment_size,
+        commit_timeout,
+    } = SpoolSettings::new(directory);
+    let minimum_free = section.size("minimum_free", minimum_free, MINIMUM_FREE_BOUNDS);
+    let journal_size = section.size("journal_size", journal_size, JOURNAL_SIZE);
+    let commit_timeout = section.duration("commit_timeout", commit_timeout, TIMEOUT);
 
     let section = document.section("limits");
     let message_bytes_max = section.size("message_size", profile.message_bytes_max, MESSAGE_SIZE);
@@ -274,6 +283,9 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
         queue: SpoolSettings {
             directory,
             minimum_free,
+            journal_size,
+            segment_size,
+            commit_timeout,
         },
         log: LogSettings { format, level },
         origins,
@@ -539,7 +551,6 @@ const HASH_MEMORY: u64 = 128 << 20;
 const HASH_QUEUE: usize = 256;
 const CACHE_FOR: Duration = Duration::from_secs(10 * 60);
 const QUEUE_DIRECTORY: &str = "/var/spool/gatepost";
-const QUEUE_MINIMUM_FREE: u64 = 64 << 20;
 const MESSAGES_PER_HOUR: Limit = at_most(600);
 const RECIPIENTS_PER_DAY: Limit = at_most(2000);
 
@@ -571,6 +582,10 @@ const HASH_QUEUE_BOUNDS: Bounds<usize> = Bounds::new(1, 65_536);
 const CACHE_FOR_BOUNDS: Bounds<Wait> = TIMEOUT;
 const MINIMUM_FREE_BOUNDS: Bounds<Size> = Bounds::new(Size(1 << 20), Size(1 << 50))
     .because("a file system filled to the last octet cannot keep what was accepted");
+
+/// Two segments at least, one to write and one to wait; each is a descriptor.
+const JOURNAL_SIZE: Bounds<Size> = Bounds::new(Size(8 << 20), Size(1 << 30))
+    .because("it is kept in files of 4MiB, two at least, that are all open and all read at the start");
 
 const ACCOUNTS_FILE_HINT: &str = "name the file of the accounts: [accounts] with file = \"accounts.toml\"; `gatepost account add` fills it";
 

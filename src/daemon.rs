@@ -28,7 +28,7 @@ use crate::config::{self, Config, Loaded};
 use crate::decision::Origin;
 use crate::diagnostic::{Finding, Severity};
 use crate::policy::{Limiter, Policy};
-use crate::queue::{Recovered, Spool};
+use crate::queue::{Recovered, Spool, SpoolEvent};
 use crate::server::{BindError, Generation, Listen, Listener, Services};
 use crate::tls::Tls;
 
@@ -184,6 +184,7 @@ impl Daemon {
             certificates = self.config.tls.certificates.len() as u64,
             queue = self.config.queue.directory.display().to_string(),
             queued = recovered.queued,
+            replayed = recovered.replayed,
             held = recovered.held,
         );
     }
@@ -238,9 +239,7 @@ impl Daemon {
             &tls,
             &self.limiter,
         )));
-        self.services
-            .spool
-            .set_minimum_free(config.queue.minimum_free);
+        self.services.spool.apply(&config.queue);
         self.log.apply(config.log);
         self.listeners
             .retain(|listener| config.listen.contains(&listener.listen()));
@@ -264,6 +263,7 @@ impl Daemon {
     /// Once a second: looks whether files have changed, and now and then saves the limits and looks at certificates.
     async fn tick(&mut self) {
         self.ticks += 1;
+        report_queue(&self.services.spool);
         let changed = self.watch.changed().await;
         if changed.contains(&self.config.accounts.file) {
             self.reload_accounts().await;
@@ -323,6 +323,9 @@ impl Daemon {
         tracing::info!(event = "stopping", connections);
         drop(self.listeners);
         self.services.stop().await;
+        let services = Arc::clone(&self.services);
+        blocking(move || services.spool.close()).await;
+        report_queue(&self.services.spool);
         let limiter = Arc::clone(&self.limiter);
         blocking(move || save(&limiter)).await;
         let seconds = Now::read()
@@ -412,6 +415,18 @@ fn report_recovery(recovered: &Recovered) {
         match finding.severity {
             Severity::Warning => tracing::warn!(event = "recovered", finding = finding.one_line()),
             Severity::Error => tracing::error!(event = "recovered", finding = finding.one_line()),
+        }
+    }
+}
+
+/// What the queue has to say of itself.
+fn report_queue(spool: &Spool) {
+    for event in spool.take_events() {
+        match event {
+            SpoolEvent::Trouble { part, reason } => {
+                tracing::error!(event = "queue.trouble", part, reason);
+            }
+            SpoolEvent::Recovered { part } => tracing::warn!(event = "queue.recovered", part),
         }
     }
 }

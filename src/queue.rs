@@ -74,12 +74,19 @@
 mod directory;
 pub mod disk;
 mod draft;
+mod journal;
 mod layout;
+mod pipeline;
+mod placing;
 mod recovery;
+mod replay;
+mod room;
 mod spool;
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
 
 use crate::decision::Refusal;
 use crate::diagnostic::Finding;
@@ -99,6 +106,43 @@ pub struct SpoolSettings {
     pub directory: PathBuf,
     /// Octets that stay free on its file system.
     pub minimum_free: u64,
+    /// Octets that the journal may take there; rounded down to whole segments, of which there are at least two.
+    pub journal_size: u64,
+    /// Octets of each of the files that the journal consists of. Small enough that a queue with little traffic takes
+    /// little room, large enough that changing from one to the next is rare. Tests want less.
+    pub segment_size: u64,
+    /// How long a message may wait until its turn to be written comes.
+    pub commit_timeout: Duration,
+}
+
+impl SpoolSettings {
+    /// The defaults for a queue in `directory`.
+    pub fn new(directory: PathBuf) -> Self {
+        Self {
+            directory,
+            minimum_free: 64 << 20,
+            journal_size: 64 << 20,
+            segment_size: 4 << 20,
+            commit_timeout: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Something that concerns the queue as a whole.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SpoolEvent {
+    /// A part of it has recovered from its trouble.
+    Recovered {
+        /// Which part: `journal`, `ready` or `checkpoint`.
+        part: &'static str,
+    },
+    /// A part of it does not work; it is tried again, without anybody's doing.
+    Trouble {
+        /// Which part.
+        part: &'static str,
+        /// What went wrong first.
+        reason: String,
+    },
 }
 
 /// What can go wrong with the queue. All of it is our fault or the operator's, none of it a client's.
@@ -108,6 +152,9 @@ pub enum QueueError {
     /// message any more.
     #[error("the draft was given up after an earlier fault or an interrupted operation")]
     Abandoned,
+    /// Several messages met this together.
+    #[error(transparent)]
+    Batch(Arc<QueueError>),
     /// Another command is moving messages and did not end in time.
     #[error("another command is at work in {directory}")]
     Busy {
@@ -123,6 +170,12 @@ pub enum QueueError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// A part of the queue directory is on a file system of its own.
+    #[error("{directory} is on another file system than the queue directory")]
+    Elsewhere {
+        /// Which part.
+        directory: PathBuf,
     },
     /// A file that is about to be made is there already.
     #[error("{path} is there already")]
@@ -148,6 +201,20 @@ pub enum QueueError {
     /// The work was cut off: the runtime is stopping, or a bug ended its thread.
     #[error("the work on the queue was cut off: {0}")]
     Interrupted(String),
+    /// The journal takes no more messages until some of it is covered.
+    #[error("the journal in {directory} is full")]
+    JournalFull {
+        /// The journal's directory.
+        directory: PathBuf,
+    },
+    /// Another version of gatepost made the journal.
+    #[error("{path} is of version {version} of the journal, which this gatepost does not know")]
+    JournalVersion {
+        /// One of its segments.
+        path: PathBuf,
+        /// The version that it says.
+        version: u32,
+    },
     /// Another daemon uses the directory.
     #[error("the queue directory {directory} is in use by {}", holder(*.process))]
     Locked {
@@ -173,6 +240,18 @@ pub enum QueueError {
         path: PathBuf,
         /// What the system said.
         source: io::Error,
+    },
+    /// The disk is too slow at the moment: the message's turn to be written did not come in time.
+    #[error("{directory} is too slow: the write before this one has not come to its end")]
+    Slow {
+        /// The queue directory.
+        directory: PathBuf,
+    },
+    /// Messages that were accepted cannot be put into `ready/`, and no others are taken meanwhile.
+    #[error("{directory} takes no messages: the last ones could not be put into ready/ yet")]
+    Trouble {
+        /// The queue directory.
+        directory: PathBuf,
     },
 }
 
@@ -206,14 +285,21 @@ impl From<&QueueError> for Refusal {
     /// What the client hears: try again later, in any case.
     fn from(error: &QueueError) -> Self {
         let reply = match error {
-            QueueError::Full { .. } | QueueError::OutOfSpace { .. } => Reply::storage_full(),
+            QueueError::Batch(shared) => return Self::from(&**shared),
+            QueueError::Full { .. }
+            | QueueError::JournalFull { .. }
+            | QueueError::OutOfSpace { .. } => Reply::storage_full(),
             QueueError::Abandoned
             | QueueError::Busy { .. }
             | QueueError::Disk { .. }
+            | QueueError::Elsewhere { .. }
             | QueueError::Exists { .. }
             | QueueError::Interrupted(_)
+            | QueueError::JournalVersion { .. }
             | QueueError::Locked { .. }
-            | QueueError::Missing { .. } => Reply::storage_failed(),
+            | QueueError::Missing { .. }
+            | QueueError::Slow { .. }
+            | QueueError::Trouble { .. } => Reply::storage_failed(),
         };
         Self::new(reply, error.to_string())
     }
@@ -232,6 +318,13 @@ impl From<&QueueError> for Finding {
             QueueError::Disk { source, .. } if source.kind() == io::ErrorKind::NotFound => {
                 finding.hint("`gatepost serve` makes the queue directory when it starts, but not the directory above it")
             }
+            QueueError::Elsewhere { .. } => finding.hint(
+                "messages are renamed from one part to another: give the whole queue directory the file system",
+            ),
+            QueueError::JournalVersion { .. } => finding.hint(
+                "start the gatepost that wrote it and stop it with SIGTERM: then nothing is left in the journal, and \
+                 the directory journal/ can be removed",
+            ),
             QueueError::Full { .. } | QueueError::OutOfSpace { .. } => {
                 finding.hint("make room there, or give the queue another directory")
             }

@@ -579,8 +579,8 @@ Subject: hello
     fn a_missing_message_is_told_where_and_what_to_do() {
         let parent = tempfile::tempdir().unwrap();
         let settings = crate::queue::SpoolSettings {
-            directory: parent.path().join("queue"),
             minimum_free: 0,
+            ..crate::queue::SpoolSettings::new(parent.path().join("queue"))
         };
         let _spool = crate::queue::Spool::open(&settings).unwrap();
         let directory = QueueDirectory::open(&settings.directory).unwrap();

@@ -21,6 +21,8 @@ pub const KEYS: &[&str] = &[
     "accounts.file",
     "queue.directory",
     "queue.minimum_free",
+    "queue.journal_size",
+    "queue.commit_timeout",
     "limits.message_size",
     "limits.header_size",
     "limits.recipients_per_message",

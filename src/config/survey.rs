@@ -182,8 +182,8 @@ mod tests {
             ("file/queue", 1, Some("cannot look at")),
         ] {
             let found = queue_finding(&SpoolSettings {
-                directory: root.path().join(name),
                 minimum_free,
+                ..SpoolSettings::new(root.path().join(name))
             });
             match (&found, said) {
                 (None, None) => {}

@@ -119,6 +119,7 @@ impl QueueDirectory {
         let _guard = lock_moves(&*self.disk, &self.layout)?;
         let place = self.place_of(id)?;
         let message = self.locate_message(place, id);
+        self.note_gone(id)?;
         self.remove_file(&self.layout.file(place, id, Part::Envelope))?;
         match message {
             Ok(path) => self.remove_file(&path),
@@ -236,6 +237,21 @@ impl QueueDirectory {
             self.sync(&directory)?;
         }
         Ok(())
+    }
+
+    /// Keeps the journal, which may still hold the message, from bringing it back after a crash.
+    fn note_gone(&self, id: &MessageId) -> Result<(), QueueError> {
+        let path = self.layout.gone(id);
+        match self.disk.create_file(&path) {
+            Ok(_) => self.sync(&self.layout.gone),
+            // Noted by an attempt before this one, which may not have come to the sync.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.sync(&self.layout.gone)
+            }
+            // A directory from before there was a journal.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+            Err(error) => Err(fault("create", &path)(error)),
+        }
     }
 
     /// Removes a file, if it is still there, and waits until that is durable.

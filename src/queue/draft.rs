@@ -12,6 +12,7 @@ use std::sync::Arc;
 use crate::envelope::{Envelope, MessageId, Receipt};
 
 use super::disk::DiskFile;
+use super::journal::Record;
 use super::layout::{Part, Place};
 use super::spool::Shared;
 use super::{QueueError, fault};
@@ -101,10 +102,25 @@ impl Draft {
     pub async fn commit(self) -> Result<Receipt, QueueError> {
         let Self {
             shared,
-            envelope,
-            buffer,
+            mut envelope,
+            mut buffer,
             content,
         } = self;
+        if matches!(content, Content::Memory) {
+            envelope.size = buffer.len() as u64;
+            let record = Record {
+                id: envelope.id.clone(),
+                envelope: to_json(&envelope)?,
+                message: buffer,
+            };
+            if record.encoded_bytes() <= shared.pipeline.record_bytes_max() {
+                // It can wait for long: then without the rest of this future.
+                drop((envelope, content));
+                let timeout = shared.commit_timeout();
+                return shared.pipeline.commit(record, timeout).await;
+            }
+            buffer = record.message;
+        }
         let worker = Arc::clone(&shared);
         let work = move || {
             let mut message = content.into_partial_message(worker, &envelope.id)?;
@@ -113,6 +129,10 @@ impl Draft {
         };
         shared.blocking(work).await
     }
+}
+
+fn to_json(envelope: &Envelope) -> Result<Vec<u8>, QueueError> {
+    serde_json::to_vec(envelope).map_err(|error| QueueError::Interrupted(error.to_string()))
 }
 
 impl fmt::Debug for Draft {
@@ -160,7 +180,8 @@ impl PartialMessage {
     }
 
     fn append(&mut self, bytes: &[u8]) -> Result<(), QueueError> {
-        self.shared.check_room(bytes.len() as u64)?;
+        let Shared { room, disk, .. } = &*self.shared;
+        room.check(&**disk, bytes.len() as u64)?;
         self.file
             .append(bytes)
             .map_err(|error| self.files.fault("write", error))?;
@@ -181,8 +202,7 @@ impl PartialMessage {
             .map_err(|error| self.files.fault("sync", error))?;
 
         // 2
-        let json = serde_json::to_vec(&envelope)
-            .map_err(|error| QueueError::Interrupted(error.to_string()))?;
+        let json = to_json(&envelope)?;
         let json_draft = layout.draft(&id, Part::Envelope);
         let mut file = self.files.create(json_draft.clone())?;
         file.append(&json).map_err(fault("write", &json_draft))?;

@@ -52,7 +52,14 @@ pub(super) enum Part {
 #[derive(Clone, Debug)]
 pub(super) struct Layout {
     pub(super) root: PathBuf,
+    /// Segments of the journal that were found damaged.
+    pub(super) damaged: PathBuf,
     pub(super) drafts: PathBuf,
+    /// One empty file for each message that the operator removed and that the journal may still hold.
+    pub(super) gone: PathBuf,
+    /// Which batch of the journal is being placed.
+    pub(super) intent: PathBuf,
+    pub(super) journal: PathBuf,
     /// Held by the daemon for as long as it runs.
     pub(super) lock: PathBuf,
     /// Held for a moment by whoever moves a message between `ready/` and `hold/`, and by recovery.
@@ -63,7 +70,11 @@ impl Layout {
     pub(super) fn new(root: &Path) -> Self {
         Self {
             root: root.to_owned(),
+            damaged: root.join("damaged"),
             drafts: root.join("drafts"),
+            gone: root.join("journal").join(GONE),
+            intent: root.join("journal").join(INTENT),
+            journal: root.join("journal"),
             lock: root.join("lock"),
             moves_lock: root.join("moves.lock"),
         }
@@ -77,9 +88,25 @@ impl Layout {
         self.drafts.join(file_name(id, part))
     }
 
+    /// The file that says that the message was removed.
+    pub(super) fn gone(&self, id: &MessageId) -> PathBuf {
+        self.gone.join(id.as_str())
+    }
+
     pub(super) fn file(&self, place: Place, id: &MessageId, part: Part) -> PathBuf {
         self.directory(place).join(file_name(id, part))
     }
+}
+
+/// Names in `journal/` beside its segments.
+const GONE: &str = "gone";
+const INTENT: &str = "intent";
+/// A segment that is being made.
+pub(super) const NEW_SEGMENT: &str = "new";
+
+/// Whether a name in `journal/` is ours and not a segment's.
+pub(super) fn is_journal_name(name: &OsStr) -> bool {
+    name == GONE || name == INTENT || name == NEW_SEGMENT
 }
 
 fn file_name(id: &MessageId, part: Part) -> String {

@@ -29,6 +29,8 @@ pub struct Recovered {
     pub removed: u64,
     /// Moves to `hold/` that were finished.
     pub moved: u64,
+    /// Messages that the journal gave back to the directories.
+    pub replayed: u64,
     /// What the operator should know of. All are warnings: the spool works.
     pub findings: Vec<Finding>,
 }

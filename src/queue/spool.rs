@@ -1,13 +1,14 @@
 //! The [`Spool`]: the queue directory as the running daemon uses it.
 //!
-//! It hands out ids and drafts, and knows how much room there is. All file work goes to the runtime's blocking threads,
-//! a bounded number of operations at a time. It waits as long as the disk does; who wants to wait less drops the
-//! future, which is safe at any point.
+//! It hands out ids and drafts, and knows how much room there is. File work of large messages goes to the runtime's
+//! blocking threads, a bounded number of operations at a time; small messages go through the journal, which has threads
+//! of its own ([`super::pipeline`]).
 
 use std::fmt;
 use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use tokio::sync::Semaphore;
 use uuid::{ContextV7, Uuid};
@@ -17,12 +18,16 @@ use crate::envelope::{Envelope, MessageId};
 
 use super::disk::{Disk, LockAttempt, LockGuard, RealDisk};
 use super::draft::Draft;
+use super::journal::Sizes;
 use super::layout::{Layout, Place};
+use super::pipeline::{Pipeline, Workers, Written};
 use super::recovery::{self, Recovered};
-use super::{QueueError, SpoolSettings, fault};
+use super::replay::replay;
+use super::room::Room;
+use super::{QueueError, SpoolEvent, SpoolSettings, fault};
 
-/// File operations of the queue at a time. Waiting for an fsync costs a thread and no processor; more of them at once
-/// let the file system commit several with one journal write, up to about here.
+/// File operations of large messages at a time. Waiting for an fsync costs a thread and no processor; more of them at
+/// once let the file system commit several with one journal write, up to about here.
 const OPERATIONS_MAX: usize = 64;
 
 /// The queue directory, open for accepting messages. Cheap to clone; all clones are the same spool.
@@ -37,9 +42,13 @@ pub struct Spool {
 pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) layout: Layout,
-    minimum_free: AtomicU64,
+    pub(super) pipeline: Arc<Pipeline>,
+    pub(super) room: Arc<Room>,
+    commit_timeout_ms: AtomicU64,
     ids: Mutex<ContextV7>,
     operations: Arc<Semaphore>,
+    /// None where somebody else does their work. They go before the lock does.
+    workers: Mutex<Option<Workers>>,
     _lock: LockGuard,
 }
 
@@ -55,26 +64,96 @@ impl Spool {
         settings: &SpoolSettings,
         disk: Arc<dyn Disk>,
     ) -> Result<(Self, Recovered), QueueError> {
+        let (spool, recovered) = Self::open_stepped(settings, disk)?;
+        let workers = Workers::start(&spool.shared.pipeline)?;
+        *spool.workers() = Some(workers);
+        Ok((spool, recovered))
+    }
+
+    /// The same without threads of its own: small messages get no further than [`Spool::turn`] takes them, and nothing
+    /// is covered but by [`Spool::cover`]. For tests, which want to know what happens when.
+    pub fn open_stepped(
+        settings: &SpoolSettings,
+        disk: Arc<dyn Disk>,
+    ) -> Result<(Self, Recovered), QueueError> {
         let layout = Layout::new(&settings.directory);
         let lock = prepare(&*disk, &layout)?;
-        let recovered = recovery::recover(&*disk, &layout)?;
+        let replayed = replay(&disk, &layout, Sizes::new(settings))?;
+        let mut recovered = recovery::recover(&*disk, &layout)?;
+        recovered.replayed = replayed.messages;
+        recovered.findings.splice(0..0, replayed.findings);
+        let room = Arc::new(Room::new(&layout.root, settings.minimum_free));
+        let pipeline = Arc::new(Pipeline::new(
+            Arc::clone(&disk),
+            layout.clone(),
+            Arc::clone(&room),
+            Sizes::new(settings),
+            replayed.file_system,
+            replayed.journal,
+            replayed.placer,
+        ));
         let shared = Shared {
             disk,
             layout,
-            minimum_free: AtomicU64::new(settings.minimum_free),
+            pipeline,
+            room,
+            commit_timeout_ms: AtomicU64::new(0),
             ids: Mutex::new(ContextV7::new()),
             operations: Arc::new(Semaphore::new(OPERATIONS_MAX)),
+            workers: Mutex::new(None),
             _lock: lock,
         };
         let spool = Self {
             shared: Arc::new(shared),
         };
+        spool.apply(settings);
         Ok((spool, recovered))
     }
 
-    /// Changes how many octets stay free; for a reload.
-    pub fn set_minimum_free(&self, bytes: u64) {
-        self.shared.minimum_free.store(bytes, Ordering::Relaxed);
+    /// Takes over all settings but the directory; for a reload.
+    pub fn apply(&self, settings: &SpoolSettings) {
+        let shared = &self.shared;
+        shared.room.set_minimum_free(settings.minimum_free);
+        shared.pipeline.resize_journal(Sizes::new(settings));
+        let timeout = u64::try_from(settings.commit_timeout.as_millis()).unwrap_or(u64::MAX);
+        shared.commit_timeout_ms.store(timeout, Ordering::Relaxed);
+    }
+
+    /// Stops: what was begun is committed, all of it is covered, and whatever comes later is refused. Blocks, as long as
+    /// the disk takes. Dropping the last clone and the last draft does the same.
+    pub fn close(&self) {
+        let workers = self.workers().take();
+        drop(workers);
+    }
+
+    /// Troubles of the queue as a whole, and their ends, since the last call.
+    pub fn take_events(&self) -> Vec<SpoolEvent> {
+        self.shared.pipeline.take_events()
+    }
+
+    /// Commits the small messages that wait, as many as one batch takes; for a spool that was opened stepped. Whether
+    /// there were any.
+    pub fn turn(&self) -> bool {
+        let pipeline = &self.shared.pipeline;
+        let mut written = pipeline.write();
+        if written == Written::Full {
+            while pipeline.place() {}
+            let _ = pipeline.cover();
+            written = pipeline.write();
+        }
+        pipeline.place();
+        written == Written::Batch
+    }
+
+    /// Covers all that has been placed, so that a crash of the machine cannot bring it back; for a spool that was opened
+    /// stepped.
+    pub fn cover(&self) -> Result<(), QueueError> {
+        self.shared.pipeline.cover()
+    }
+
+    fn workers(&self) -> std::sync::MutexGuard<'_, Option<Workers>> {
+        let workers = self.shared.workers.lock();
+        workers.unwrap_or_else(PoisonError::into_inner)
     }
 
     /// An id for a message accepted now: greater than all that this spool gave before, even if the clock is set back.
@@ -85,11 +164,16 @@ impl Spool {
         MessageId::from_bits(Uuid::new_v7(timestamp).as_u128())
     }
 
-    /// Whether a message of `bytes` would leave `minimum_free`; [`QueueError::Full`] if not. Asked at MAIL, and again
-    /// by the draft whenever it writes.
+    /// Whether a message of `bytes` would be taken at the moment: whether it would leave `minimum_free`, and nothing is
+    /// out of order. Asked at MAIL, and again whenever something is written.
     pub async fn room_for(&self, bytes: u64) -> Result<(), QueueError> {
+        self.shared.pipeline.is_ready()?;
+        if self.shared.room.is_plenty(bytes) {
+            return Ok(());
+        }
         let shared = Arc::clone(&self.shared);
-        self.shared.blocking(move || shared.check_room(bytes)).await
+        let work = move || shared.room.check(&*shared.disk, bytes);
+        self.shared.blocking(work).await
     }
 
     /// Begins a message. Its id comes from [`Spool::next_id`]; `size` is filled in at the commit.
@@ -125,23 +209,9 @@ impl Shared {
         .unwrap_or_else(|error| Err(QueueError::Interrupted(error.to_string())))
     }
 
-    /// Whether `bytes` more would leave `minimum_free`. Blocks.
-    pub(super) fn check_room(&self, bytes: u64) -> Result<(), QueueError> {
-        let directory = &self.layout.root;
-        let free = self
-            .disk
-            .free_bytes(directory)
-            .map_err(fault("ask for the free space of", directory))?;
-        let minimum_free = self.minimum_free.load(Ordering::Relaxed);
-        if free.saturating_sub(bytes) < minimum_free {
-            return Err(QueueError::Full {
-                directory: directory.clone(),
-                free,
-                needed: bytes,
-                minimum_free,
-            });
-        }
-        Ok(())
+    /// How long a message may wait for its turn to be written.
+    pub(super) fn commit_timeout(&self) -> Duration {
+        Duration::from_millis(self.commit_timeout_ms.load(Ordering::Relaxed))
     }
 }
 
@@ -186,13 +256,21 @@ fn prepare(disk: &dyn Disk, layout: &Layout) -> Result<LockGuard, QueueError> {
             });
         }
     };
+    let device = |path: &Path| disk.device(path).map_err(fault("look at", path));
+    let device_of_root = device(root)?;
     for directory in [
         layout.directory(Place::Ready),
         layout.directory(Place::Hold),
         layout.drafts.clone(),
+        layout.journal.clone(),
+        layout.gone.clone(),
     ] {
         make(&directory)?;
+        if device(&directory)? != device_of_root {
+            return Err(QueueError::Elsewhere { directory });
+        }
     }
+    sync(&layout.journal)?;
     sync(root)?;
     Ok(lock)
 }

@@ -14,6 +14,8 @@ mod config;
 mod corpus;
 mod daemon;
 mod dialogs;
+mod journal_damage;
+mod journal_simulation;
 mod live;
 mod model_disk;
 mod process;

@@ -2,8 +2,8 @@
 //!
 //! It is as unkind as a journalling file system may be: content is durable only after a sync of the file, names only
 //! after a sync of their directory, and a crash keeps any subset of the name changes in between, in particular a later
-//! one without an earlier one. A rename is one change. A sync that failed has lost the content for good, and the next
-//! one reports success all the same.
+//! one without an earlier one. A rename is one change. What is written in place is kept or lost sector by sector. A sync
+//! that failed has lost the content for good, and the next one reports success all the same.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
@@ -11,7 +11,12 @@ use std::io::{self, Cursor, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use gatepost::queue::disk::{DirectoryEntry, Disk, DiskFile, LockAttempt, LockGuard};
+use gatepost::queue::disk::{
+    BlockFile, DirectoryEntry, Disk, DiskFile, FileSystem, LockAttempt, LockGuard, Machine,
+};
+
+/// What a disk writes wholly or not at all.
+const SECTOR: usize = 512;
 
 /// What is to go wrong. Operations are counted from 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +40,8 @@ pub(crate) enum Unsynced {
     Kept,
     /// The length is there and the content is not: what delayed allocation leaves.
     Zeros,
+    /// Each sector by chance, from this seed.
+    Mixed(u64),
 }
 
 pub(crate) const UNSYNCED: [Unsynced; 4] = [
@@ -60,6 +67,8 @@ struct State {
     operations: usize,
     fault: Fault,
     free: u64,
+    boot: u8,
+    host: String,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -74,6 +83,8 @@ struct Inode {
     durable: Vec<u8>,
     /// A sync failed.
     lost: bool,
+    /// Written in place, not appended to: the sectors that no sync has covered.
+    dirty: Option<BTreeSet<usize>>,
 }
 
 #[derive(Clone, Debug)]
@@ -97,6 +108,8 @@ impl Default for State {
             operations: 0,
             fault: Fault::None,
             free: u64::MAX,
+            boot: 1,
+            host: "mail.example.org".to_owned(),
         }
     }
 }
@@ -122,6 +135,14 @@ impl Names {
 }
 
 impl Change {
+    fn names(&self) -> impl Iterator<Item = &Path> {
+        let (first, second) = match self {
+            Self::Add(path, _) | Self::MakeDirectory(path) | Self::Remove(path) => (path, None),
+            Self::Rename(from, to, _) => (from, Some(to)),
+        };
+        std::iter::once(first).chain(second).map(PathBuf::as_path)
+    }
+
     fn touches(&self, directory: &Path) -> bool {
         match self {
             Self::Add(path, _) | Self::MakeDirectory(path) | Self::Remove(path) => {
@@ -163,10 +184,24 @@ impl ModelDisk {
 
     /// The disk after a power cut that kept the pending changes whose bits are set.
     pub(crate) fn crashed(&self, kept: u64, unsynced: Unsynced) -> Self {
+        self.crashed_keeping(|index| kept >> index & 1 == 1, unsynced)
+    }
+
+    /// The disk after a power cut that kept of everything what chance kept.
+    pub(crate) fn crashed_by_chance(&self, seed: u64) -> Self {
+        let kept = |index| match seed % 4 {
+            0 => false,
+            1 => true,
+            _ => mix(seed, index as u64) & 1 == 1,
+        };
+        self.crashed_keeping(kept, Unsynced::Mixed(seed))
+    }
+
+    fn crashed_keeping(&self, kept: impl Fn(usize) -> bool, unsynced: Unsynced) -> Self {
         let state = self.lock_state();
         let mut names = state.durable.clone();
         for (index, change) in state.pending.iter().enumerate() {
-            if kept >> index & 1 == 1 {
+            if kept(index) {
                 names.apply(change);
             }
         }
@@ -191,6 +226,7 @@ impl ModelDisk {
                     live: content.clone(),
                     durable: content,
                     lost: false,
+                    dirty: inode.dirty.as_ref().map(|_| BTreeSet::new()),
                 }
             })
             .collect();
@@ -199,9 +235,16 @@ impl ModelDisk {
                 inodes,
                 live: names.clone(),
                 durable: names,
+                boot: state.boot + 1,
+                host: state.host.clone(),
                 ..State::default()
             })),
         }
+    }
+
+    /// Moves the disk to a machine of another name.
+    pub(crate) fn rename_host(&self, host: &str) {
+        self.lock_state().host = host.to_owned();
     }
 
     /// A copy of everything as a program sees it now, with no fault and no lock.
@@ -214,8 +257,15 @@ impl ModelDisk {
         }
     }
 
-    /// The files as a program sees them, without the locks.
+    /// The files as a program sees them, without the locks and the journal.
     pub(crate) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        let mut files = self.all_files();
+        files.retain(|path, _| !path.starts_with("/queue/journal"));
+        files
+    }
+
+    /// The same with the journal.
+    pub(crate) fn all_files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
         let state = self.lock_state();
         let files = state.live.files.iter();
         files
@@ -231,7 +281,7 @@ impl ModelDisk {
         state.inodes.push(Inode {
             live: content.to_vec(),
             durable: content.to_vec(),
-            lost: false,
+            ..Inode::default()
         });
         state.live.files.insert(path.to_owned(), inode);
         state.durable.files.insert(path.to_owned(), inode);
@@ -301,7 +351,28 @@ impl State {
 
 impl Inode {
     fn after_crash(&self, unsynced: Unsynced) -> Vec<u8> {
-        assert!(self.live.starts_with(&self.durable));
+        let kept = |sector: usize| match unsynced {
+            Unsynced::Gone | Unsynced::Zeros => false,
+            Unsynced::Half => sector.is_multiple_of(2),
+            Unsynced::Kept => true,
+            Unsynced::Mixed(seed) => mix(seed, sector as u64) & 1 == 1,
+        };
+        if let Some(dirty) = &self.dirty {
+            let mut content = self.durable.clone();
+            for sector in dirty.iter().filter(|sector| kept(**sector)) {
+                let start = sector * SECTOR;
+                let end = (start + SECTOR).min(self.live.len());
+                if content.len() < end {
+                    content.resize(end, 0);
+                }
+                content[start..end].copy_from_slice(&self.live[start..end]);
+            }
+            return content;
+        }
+        if !self.live.starts_with(&self.durable) {
+            // Written anew.
+            return if kept(0) { &self.live } else { &self.durable }.clone();
+        }
         let tail = &self.live[self.durable.len()..];
         let mut content = self.durable.clone();
         match unsynced {
@@ -309,9 +380,45 @@ impl Inode {
             Unsynced::Half => content.extend(&tail[..tail.len() / 2]),
             Unsynced::Kept => content.extend(tail),
             Unsynced::Zeros => content.resize(self.live.len(), 0),
+            Unsynced::Mixed(_) => content.extend(
+                tail.chunks(SECTOR)
+                    .enumerate()
+                    .flat_map(|(sector, octets)| {
+                        let kept = kept(sector);
+                        octets.iter().map(move |octet| if kept { *octet } else { 0 })
+                    }),
+            ),
         }
         content
     }
+
+    fn sync(&mut self, result: &io::Result<()>) {
+        if let Some(dirty) = &mut self.dirty {
+            // After an error the kernel takes them for clean, and never writes them.
+            for sector in std::mem::take(dirty) {
+                let start = sector * SECTOR;
+                let end = (start + SECTOR).min(self.live.len());
+                if result.is_ok() && self.durable.len() < end {
+                    self.durable.resize(end, 0);
+                }
+                if result.is_ok() {
+                    self.durable[start..end].copy_from_slice(&self.live[start..end]);
+                }
+            }
+        } else if result.is_err() {
+            self.lost |= self.live != self.durable;
+        } else if !self.lost {
+            self.durable.clone_from(&self.live);
+        }
+    }
+}
+
+/// A number by chance, and always the same for the same two.
+pub(crate) fn mix(seed: u64, index: u64) -> u64 {
+    let mut value = seed ^ index.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
 }
 
 impl Disk for ModelDisk {
@@ -338,6 +445,30 @@ impl Disk for ModelDisk {
             disk: self.clone(),
             inode,
         }))
+    }
+
+    fn create_block_file(&self, path: &Path, length: u64) -> io::Result<Box<dyn BlockFile>> {
+        let file = self.create_file(path)?;
+        drop(file);
+        let mut state = self.operate()?;
+        let inode = state.inode(path)?;
+        state.inodes[inode] = Inode {
+            live: vec![0; length as usize],
+            durable: vec![0; length as usize],
+            lost: false,
+            dirty: Some(BTreeSet::new()),
+        };
+        drop(state);
+        Ok(Box::new(ModelFile {
+            disk: self.clone(),
+            inode,
+        }))
+    }
+
+    fn device(&self, path: &Path) -> io::Result<u64> {
+        let state = self.operate()?;
+        let elsewhere = state.live.files.contains_key(&path.join("elsewhere"));
+        Ok(if elsewhere { 8 } else { 7 })
     }
 
     fn free_bytes(&self, _path: &Path) -> io::Result<u64> {
@@ -381,6 +512,42 @@ impl Disk for ModelDisk {
         })))
     }
 
+    fn machine(&self) -> io::Result<Machine> {
+        let state = self.operate()?;
+        Ok(Machine {
+            boot: [state.boot; 16],
+            host: state.host.clone(),
+        })
+    }
+
+    fn open_block_file(&self, path: &Path) -> io::Result<Box<dyn BlockFile>> {
+        let mut state = self.operate()?;
+        let inode = state.inode(path)?;
+        // Whatever it was made as: from here on it is written in place.
+        state.inodes[inode].dirty.get_or_insert_default();
+        drop(state);
+        Ok(Box::new(ModelFile {
+            disk: self.clone(),
+            inode,
+        }))
+    }
+
+    fn open_file_system(&self, _path: &Path) -> io::Result<Box<dyn FileSystem>> {
+        drop(self.operate()?);
+        Ok(Box::new(ModelFileSystem(self.clone())))
+    }
+
+    fn overwrite_file(&self, path: &Path, content: &[u8]) -> io::Result<bool> {
+        let mut state = self.operate()?;
+        let Ok(inode) = state.inode(path) else {
+            return Ok(false);
+        };
+        let inode = &mut state.inodes[inode];
+        inode.live = content.to_vec();
+        inode.lost = false;
+        Ok(true)
+    }
+
     fn open_file(&self, path: &Path) -> io::Result<Box<dyn Read + Send>> {
         let state = self.operate()?;
         let inode = state.inode(path)?;
@@ -398,11 +565,6 @@ impl Disk for ModelDisk {
         let mut state = self.operate()?;
         state.need_directory(to.parent().unwrap())?;
         let inode = state.inode(from)?;
-        assert!(
-            !state.live.files.contains_key(to),
-            "{} would be replaced",
-            to.display()
-        );
         state.change(Change::Rename(from.to_owned(), to.to_owned(), inode));
         Ok(())
     }
@@ -410,14 +572,22 @@ impl Disk for ModelDisk {
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut state = self.operate()?;
         state.need_directory(path)?;
-        let (covered, rest) = std::mem::take(&mut state.pending)
-            .into_iter()
-            .partition(|change| change.touches(path));
-        state.pending = rest;
-        let covered: Vec<Change> = covered;
-        for change in &covered {
+        // What happened to a name before goes with what happened to it last.
+        let mut names = BTreeSet::new();
+        let (mut covered, mut rest) = (Vec::new(), Vec::new());
+        for change in std::mem::take(&mut state.pending).into_iter().rev() {
+            if change.touches(path) || change.names().any(|name| names.contains(name)) {
+                names.extend(change.names().map(Path::to_owned));
+                covered.push(change);
+            } else {
+                rest.push(change);
+            }
+        }
+        for change in covered.iter().rev() {
             state.durable.apply(change);
         }
+        rest.reverse();
+        state.pending = rest;
         Ok(())
     }
 }
@@ -444,11 +614,61 @@ impl DiskFile for ModelFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.lock_state();
         let result = state.operate();
-        let inode = &mut state.inodes[self.inode];
-        if result.is_err() {
-            inode.lost = true;
-        } else if !inode.lost {
-            inode.durable = inode.live.clone();
+        state.inodes[self.inode].sync(&result);
+        result
+    }
+}
+
+impl BlockFile for ModelFile {
+    fn read_at(&self, offset: u64, buffer: &mut [u8]) -> io::Result<usize> {
+        let mut state = self.disk.lock_state();
+        state.operate()?;
+        let live = &state.inodes[self.inode].live;
+        let rest = live.get(offset as usize..).unwrap_or_default();
+        let length = rest.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&rest[..length]);
+        Ok(length)
+    }
+
+    fn sync(&mut self) -> io::Result<()> {
+        DiskFile::sync(self)
+    }
+
+    fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let mut state = self.disk.lock_state();
+        let result = state.operate();
+        // A write that fails, or that the power interrupts, has written some of it.
+        let written = match &result {
+            Ok(()) => bytes,
+            Err(_) if state.crashed() => &[],
+            Err(_) => &bytes[..bytes.len() / 2],
+        };
+        let (start, end) = (offset as usize, offset as usize + written.len());
+        let Inode { live, dirty, .. } = &mut state.inodes[self.inode];
+        if live.len() < end {
+            live.resize(end, 0);
+        }
+        live[start..end].copy_from_slice(written);
+        if let Some(dirty) = dirty {
+            dirty.extend(start / SECTOR..end.div_ceil(SECTOR));
+        }
+        result
+    }
+}
+
+struct ModelFileSystem(ModelDisk);
+
+impl FileSystem for ModelFileSystem {
+    fn sync(&mut self) -> io::Result<()> {
+        let mut state = self.0.lock_state();
+        let result = state.operate();
+        for inode in &mut state.inodes {
+            inode.sync(&result);
+        }
+        if result.is_ok() {
+            for change in std::mem::take(&mut state.pending) {
+                state.durable.apply(&change);
+            }
         }
         result
     }

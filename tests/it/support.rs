@@ -138,8 +138,8 @@ impl Server {
         })
         .unwrap();
         let queue = SpoolSettings {
-            directory: directory.path().join("queue"),
             minimum_free: 0,
+            ..SpoolSettings::new(directory.path().join("queue"))
         };
         let (spool, _) = Spool::open(&queue).unwrap();
         let generation = Generation {
