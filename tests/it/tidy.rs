@@ -373,6 +373,7 @@ fn tests() -> Vec<Source> {
     let mut tests = load("tests/it");
     tests.extend(load("tests/fuzz/src"));
     tests.extend(load("tests/fuzz/targets"));
+    tests.extend(load("benches/compare/load/src"));
     tests
 }
 
