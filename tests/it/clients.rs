@@ -181,7 +181,7 @@ fn has_field(message: &[u8], name: &str) -> bool {
 }
 
 /// Takes off what we add in front of a message, all of it and nothing else.
-fn without_added<'m>(
+pub(crate) fn without_added<'m>(
     stored: &'m [u8],
     sent: &[u8],
     id: &str,

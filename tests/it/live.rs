@@ -4,8 +4,10 @@
 
 mod bounds;
 mod broken_input;
+mod crash;
 mod durability;
 mod harness;
+mod load;
 mod log;
 mod reload;
 mod secrets;

@@ -25,7 +25,7 @@ use gatepost::policy::{Limiter, Policy, PolicySettings};
 use gatepost::session::{Link, Profile, Session, Step, TlsFacts};
 use gatepost::smtp::reply::Reply;
 
-use crate::support::FixedAccounts;
+use crate::support::{Chance, FixedAccounts};
 
 /// How many worlds a test run looks at.
 const SEEDS: u64 = 5000;
@@ -91,31 +91,6 @@ struct Summary {
     refused_messages: u64,
     shut_down: u64,
     timed_out: u64,
-}
-
-/// Chance from a seed (SplitMix64), so that a seed means the same everywhere.
-struct Chance(u64);
-
-impl Chance {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    fn below(&mut self, bound: u64) -> u64 {
-        self.next() % bound
-    }
-
-    fn one_in(&mut self, bound: u64) -> bool {
-        self.below(bound) == 0
-    }
-
-    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len() as u64) as usize]
-    }
 }
 
 /// The queue as far as a session can tell: drafts, and what was committed.
@@ -211,7 +186,7 @@ struct Sent {
 
 impl World {
     fn new(seed: u64, start: Now) -> Self {
-        let mut chance = Chance(seed);
+        let mut chance = Chance::from_seed(seed);
         let settings = PolicySettings {
             messages_per_hour: (Limit::AtMost(MESSAGES_PER_HOUR.try_into().unwrap()), None),
             recipients_per_day: (Limit::Unlimited, None),

@@ -1,4 +1,4 @@
-//! What several tests share: a small world of accounts, and a server in this process.
+//! What several tests share: chance, a small world of accounts, and a server in this process.
 
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
@@ -15,6 +15,35 @@ use gatepost::queue::{Spool, SpoolSettings};
 use gatepost::server::{Generation, Listen, Listener, ServerLimits, Services, TlsStart};
 use gatepost::session::Profile;
 use gatepost::tls::{MinimumVersion, Tls, TlsSettings};
+
+/// Chance from a seed (SplitMix64), so that a seed means the same everywhere.
+pub(crate) struct Chance(u64);
+
+impl Chance {
+    pub(crate) fn from_seed(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    pub(crate) fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+
+    pub(crate) fn below(&mut self, bound: u64) -> u64 {
+        self.next() % bound
+    }
+
+    pub(crate) fn one_in(&mut self, bound: u64) -> bool {
+        self.below(bound) == 0
+    }
+
+    pub(crate) fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len() as u64) as usize]
+    }
+}
 
 /// The accounts that the dialogues know, with passwords in clear: what they are about is the dialogue.
 #[derive(Debug)]

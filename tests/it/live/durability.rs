@@ -1,85 +1,8 @@
-//! After its 250 a message is never lost, whatever ends the process; and a queue that cannot be written to is a 4xx,
-//! for as long as that lasts.
-
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, mpsc};
+//! A queue that cannot be written to is a 4xx, for as long as that lasts.
 
 use gatepost::server::TlsStart;
 
 use super::harness::{Client, DOORS, Daemon, Settings, World, eventually, move_file};
-
-const ROUNDS: u64 = 5;
-const CLIENTS: usize = 4;
-
-/// Every client sends marked messages, small ones and some that spill, until the daemon is killed in the middle of
-/// it. What was acknowledged is there, once and whole; what was not is there at most once, and whole.
-#[test]
-fn what_was_acknowledged_survives_kill_9() {
-    let world = World::new(Settings {
-        account_limits: "messages_per_hour = \"unlimited\"\nrecipients_per_day = \"unlimited\"",
-        ..Settings::default()
-    });
-    let acknowledged = Arc::new(Mutex::new(Vec::new()));
-    for round in 0..ROUNDS {
-        let mut daemon = world.start();
-        let already = acknowledged.lock().unwrap().len();
-        let (tell, told) = mpsc::channel();
-        let clients: Vec<_> = (0..CLIENTS)
-            .map(|number| {
-                let mut client = Client::logged_in(&daemon, DOORS[number % 2]);
-                let (acknowledged, tell) = (Arc::clone(&acknowledged), tell.clone());
-                std::thread::spawn(move || {
-                    for serial in 0.. {
-                        let marker = format!("marker-{round}-{number}-{serial}-end");
-                        let padding = if serial % 4 == 3 { 6000 } else { 2 };
-                        let message = body(&marker, padding);
-                        let Some(reply) = client.try_message(&message) else {
-                            return;
-                        };
-                        assert!(reply.starts_with("250 "), "{reply}");
-                        acknowledged.lock().unwrap().push(marker);
-                        let _ = tell.send(());
-                    }
-                })
-            })
-            .collect();
-        drop(tell);
-        // The moment is another one each time, for each client in another place.
-        for _ in 0..7 + 11 * round {
-            told.recv().unwrap();
-        }
-        daemon.kill();
-        for client in clients {
-            client.join().unwrap();
-        }
-        assert!(acknowledged.lock().unwrap().len() > already);
-    }
-
-    let daemon = world.start();
-    let mut stored: HashMap<String, usize> = HashMap::new();
-    for (envelope, message) in world.queued() {
-        assert_eq!(envelope["size"], message.len());
-        let (_, rest) = message.split_once("Subject: ").unwrap();
-        let marker = rest.split("\r\n").next().unwrap();
-        let padding = rest.matches("padding").count();
-        assert!(
-            message.ends_with(&body(marker, padding)),
-            "{marker} is whole"
-        );
-        *stored.entry(marker.to_owned()).or_default() += 1;
-    }
-    for marker in acknowledged.lock().unwrap().iter() {
-        assert_eq!(stored.get(marker), Some(&1), "{marker} was acknowledged");
-    }
-    assert!(
-        stored.values().all(|&count| count == 1),
-        "nothing is there twice"
-    );
-    // No litter either: a pair for each message, and nothing unfinished.
-    assert_eq!(world.files("ready").len(), 2 * stored.len());
-    assert_eq!(world.files("drafts"), [""; 0]);
-    daemon.stop();
-}
 
 /// A message as it is stored, but for the fields that are added.
 fn body(marker: &str, padding: usize) -> String {

@@ -153,9 +153,14 @@ impl World {
         std::fs::read_to_string(self.path("certificate.pem")).unwrap()
     }
 
+    /// The queue directory.
+    pub(super) fn queue(&self) -> PathBuf {
+        self.path("queue")
+    }
+
     /// The names in a directory of the queue.
     pub(super) fn files(&self, directory: &str) -> Vec<String> {
-        let entries = std::fs::read_dir(self.path("queue").join(directory)).unwrap();
+        let entries = std::fs::read_dir(self.queue().join(directory)).unwrap();
         let mut names: Vec<String> = entries
             .map(|entry| entry.unwrap().file_name().into_string().unwrap())
             .collect();
@@ -171,10 +176,8 @@ impl World {
             .filter_map(|name| name.strip_suffix(".json"))
             .map(|id| {
                 let file = |extension: &str| {
-                    std::fs::read_to_string(
-                        self.path("queue/ready").join(format!("{id}.{extension}")),
-                    )
-                    .unwrap()
+                    let name = format!("ready/{id}.{extension}");
+                    std::fs::read_to_string(self.queue().join(name)).unwrap()
                 };
                 (serde_json::from_str(&file("json")).unwrap(), file("eml"))
             })
@@ -221,6 +224,16 @@ impl World {
 
     /// Starts the daemon and waits until it is ready.
     pub(super) fn start(&self) -> Daemon {
+        let mut daemon = self.begin_start();
+        let ready = daemon.log.wait_for(|line| {
+            line.contains("\"event\":\"ready\"") || line.contains(" event=ready ")
+        });
+        daemon.listeners = listeners_in(&ready);
+        daemon
+    }
+
+    /// Starts the daemon and waits for nothing.
+    pub(super) fn begin_start(&self) -> Daemon {
         let mut child = self
             .command()
             .stdout(Stdio::piped())
@@ -230,17 +243,12 @@ impl World {
         let log = Lines::default();
         log.collect(child.stderr.take().unwrap());
         log.collect(child.stdout.take().unwrap());
-        let mut daemon = Daemon {
+        Daemon {
             child,
             log,
             listeners: Vec::new(),
             trusted: trusting(&self.certificate()),
-        };
-        let ready = daemon.log.wait_for(|line| {
-            line.contains("\"event\":\"ready\"") || line.contains(" event=ready ")
-        });
-        daemon.listeners = listeners_in(&ready);
-        daemon
+        }
     }
 }
 
@@ -437,16 +445,23 @@ impl Client {
     }
 
     pub(super) fn connect_to(daemon: &Daemon, address: SocketAddr) -> Self {
-        let stream = TcpStream::connect(address).unwrap();
-        stream.set_nodelay(true).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        stream.set_write_timeout(Some(PATIENCE)).unwrap();
-        Self {
-            local: stream.local_addr().unwrap(),
+        Self::try_connect(address, Arc::clone(&daemon.trusted)).unwrap()
+    }
+
+    pub(super) fn try_connect(
+        address: SocketAddr,
+        trusted: Arc<ClientConfig>,
+    ) -> std::io::Result<Self> {
+        let stream = TcpStream::connect(address)?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_write_timeout(Some(PATIENCE))?;
+        Ok(Self {
+            local: stream.local_addr()?,
             stream: Stream::Plain(stream),
             unread: Vec::new(),
-            trusted: Arc::clone(&daemon.trusted),
-        }
+            trusted,
+        })
     }
 
     /// As far as the first greeting, which is the result too.
@@ -503,15 +518,20 @@ impl Client {
     }
 
     pub(super) fn handshake(&mut self) {
+        self.try_handshake().unwrap();
+    }
+
+    pub(super) fn try_handshake(&mut self) -> std::io::Result<()> {
         let Stream::Plain(mut tcp) = std::mem::replace(&mut self.stream, Stream::Between) else {
             panic!("TLS begins once");
         };
         let name = ServerName::try_from("localhost").unwrap();
         let mut connection = ClientConnection::new(Arc::clone(&self.trusted), name).unwrap();
         while connection.is_handshaking() {
-            connection.complete_io(&mut tcp).unwrap();
+            connection.complete_io(&mut tcp)?;
         }
         self.stream = Stream::Tls(Box::new(StreamOwned::new(connection, tcp)));
+        Ok(())
     }
 
     /// Sends octets. An error is left for the reading that follows: the server may have closed with a last word.
@@ -552,28 +572,52 @@ impl Client {
 
     /// One line, without its end.
     pub(super) fn line(&mut self) -> String {
+        self.try_line()
+            .unwrap_or_else(|| panic!("closed after {:?}", self.unread()))
+    }
+
+    /// One line; `None` if the connection ended before there was a whole one. A server that is merely silent is a
+    /// failure in any case.
+    fn try_line(&mut self) -> Option<String> {
         loop {
             if let Some(end) = self.unread.windows(2).position(|two| two == b"\r\n") {
                 let line = String::from_utf8(self.unread[..end].to_vec()).unwrap();
                 self.unread.drain(..end + 2);
-                return line;
+                return Some(line);
             }
             match self.read_some() {
-                Ok(0) => panic!("closed after {:?}", String::from_utf8_lossy(&self.unread)),
+                Ok(0) => return None,
                 Ok(_) => {}
-                Err(error) => panic!("no line: {error}"),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => panic!("no line: {error}"),
+                Err(_) => return None,
             }
         }
     }
 
     /// The last line of a reply.
     pub(super) fn reply(&mut self) -> String {
+        self.try_reply()
+            .unwrap_or_else(|| panic!("closed after {:?}", self.unread()))
+    }
+
+    /// The last line of a reply; `None` if the connection ended before it.
+    pub(super) fn try_reply(&mut self) -> Option<String> {
         loop {
-            let line = self.line();
+            let line = self.try_line()?;
             if line.as_bytes().get(3) != Some(&b'-') {
-                return line;
+                return Some(line);
             }
         }
+    }
+
+    /// What came that is no whole line.
+    pub(super) fn unread(&self) -> String {
+        String::from_utf8_lossy(&self.unread).into_owned()
+    }
+
+    pub(super) fn try_ask(&mut self, line: &str) -> Option<String> {
+        self.say(line);
+        self.try_reply()
     }
 
     pub(super) fn ask(&mut self, line: &str) -> String {
@@ -602,8 +646,13 @@ impl Client {
     }
 
     pub(super) fn login(&mut self, name: &str, password: &str) -> String {
+        self.try_login(name, password)
+            .unwrap_or_else(|| panic!("closed after {:?}", self.unread()))
+    }
+
+    pub(super) fn try_login(&mut self, name: &str, password: &str) -> Option<String> {
         let response = BASE64_STANDARD.encode(format!("\0{name}\0{password}"));
-        self.ask(&format!("AUTH PLAIN {response}"))
+        self.try_ask(&format!("AUTH PLAIN {response}"))
     }
 
     /// MAIL, RCPT and DATA.
@@ -617,26 +666,6 @@ impl Client {
     pub(super) fn message(&mut self, subject: &str) -> String {
         self.begin_message();
         self.ask(&text(subject))
-    }
-
-    /// The answer to a whole message, which is given as lines; `None` if the connection broke before there was one.
-    pub(super) fn try_message(&mut self, lines: &str) -> Option<String> {
-        let mut reply = String::new();
-        for said in [
-            format!("MAIL FROM:<{ALICE}>\r\n"),
-            "RCPT TO:<bob@example.net>\r\n".to_owned(),
-            "DATA\r\n".to_owned(),
-            format!("{lines}.\r\n"),
-        ] {
-            self.send(said.as_bytes());
-            while !self.unread.ends_with(b"\r\n") {
-                if self.read_some().ok()? == 0 {
-                    return None;
-                }
-            }
-            reply = self.line();
-        }
-        Some(reply)
     }
 
     /// What the server showed us.
