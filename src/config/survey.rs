@@ -7,6 +7,7 @@
 use std::io;
 use std::path::Path;
 
+use nix::errno::Errno;
 use nix::sys::statvfs::statvfs;
 use nix::unistd::{AccessFlags, access};
 
@@ -136,7 +137,14 @@ fn queue_finding(settings: &SpoolSettings) -> Option<Finding> {
     ) {
         return error(
             format!("cannot write to {}: {}", present.display(), fault.desc()),
-            format!("install -d -o gatepost -g gatepost -m 750 {shown}"),
+            match fault {
+                Errno::EROFS => {
+                    format!(
+                        "mount its file system for writing (`findmnt -T {shown}` names it), or name another directory in queue.directory"
+                    )
+                }
+                _ => format!("install -d -o gatepost -g gatepost -m 750 {shown}"),
+            },
         );
     }
     let free = match statvfs(present) {

@@ -9,6 +9,7 @@ mod durability;
 mod harness;
 mod load;
 mod log;
+mod mounts;
 mod reload;
 mod secrets;
 mod start;

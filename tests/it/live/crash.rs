@@ -9,7 +9,7 @@ use gatepost::clock::Now;
 use nix::sys::signal::Signal;
 
 use super::harness::{Settings, World};
-use super::load::{Consumer, Counts, Ledger, Orders, Sender, Target, seed};
+use super::load::{Consumer, Counts, Ledger, seed};
 use crate::support::Chance;
 
 const CLIENTS: u64 = 12;
@@ -23,12 +23,13 @@ fn rounds(usual: u64) -> u64 {
     }
 }
 
-pub(super) fn busy_world() -> World {
-    World::new(Settings {
+/// For load: nobody is too busy.
+pub(super) fn busy_settings() -> Settings {
+    Settings {
         account_limits: "messages_per_hour = \"unlimited\"\nrecipients_per_day = \"unlimited\"",
         log: "format = \"json\"\nlevel = \"info\"",
         ..Settings::default()
-    })
+    }
 }
 
 /// The event that the blow follows at once: so many more final dots sent, replies heard or messages taken. Other
@@ -59,27 +60,19 @@ fn interrupted_start(world: &World, usual: std::time::Duration, chance: &mut Cha
 
 fn lives(rounds: u64, signal: Signal) -> (Counts, Arc<Ledger>) {
     let mut chance = Chance::from_seed(seed());
-    let world = busy_world();
+    let world = World::new(busy_settings());
     let ledger = Ledger::of(&world);
     let consumer = Consumer::start(&ledger, chance.next());
     for round in 0..rounds {
         let begun = Now::read().instant;
         let mut daemon = world.start();
         let start_took = Now::read().instant - begun;
-        let orders = Arc::new(Orders::default());
-        let senders: Vec<_> = (0..CLIENTS)
-            .map(|number| {
-                Sender::new(format!("{round}-{number}"), chance.next(), &ledger)
-                    .run(Target::of(&daemon), Arc::clone(&orders))
-            })
-            .collect();
+        let senders = ledger.senders(&round.to_string(), CLIENTS, &daemon, &mut chance);
         wait_for_the_moment(&ledger, &mut chance);
-        orders.daemon_may_end();
+        senders.daemon_may_end();
         daemon.signal(signal);
         let status = daemon.ended();
-        for sender in senders {
-            sender.join().unwrap();
-        }
+        senders.ended();
         if signal == Signal::SIGKILL {
             assert_eq!(status.code(), None);
             while chance.one_in(3) {

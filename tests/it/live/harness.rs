@@ -25,6 +25,7 @@ use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
 use serde_json::Value;
 
+use super::mounts::Mounts;
 pub(super) use crate::process::PATIENCE;
 use crate::process::{Lines, program};
 
@@ -36,6 +37,8 @@ pub(super) const PASSWORD: &str = "correct horse";
 
 /// Everything the daemon reads, in a directory of its own.
 pub(super) struct World {
+    /// Where there are other file systems than ours.
+    mounts: Option<Mounts>,
     root: tempfile::TempDir,
     pub(super) settings: Settings,
 }
@@ -75,6 +78,7 @@ impl World {
     /// With a certificate for localhost and the account of [`ALICE`].
     pub(super) fn new(settings: Settings) -> Self {
         let world = Self {
+            mounts: None,
             root: tempfile::tempdir().unwrap(),
             settings,
         };
@@ -153,9 +157,27 @@ impl World {
         std::fs::read_to_string(self.path("certificate.pem")).unwrap()
     }
 
+    /// Gives the daemon mounts of its own. What is mounted there we see by [`World::seen`].
+    pub(super) fn isolate(&mut self) -> &Mounts {
+        self.mounts.insert(Mounts::new())
+    }
+
+    /// Those of an isolated world.
+    pub(super) fn mounts(&self) -> &Mounts {
+        self.mounts.as_ref().unwrap()
+    }
+
+    /// A path as the daemon sees it, for us.
+    pub(super) fn seen(&self, name: &str) -> PathBuf {
+        match &self.mounts {
+            None => self.path(name),
+            Some(mounts) => mounts.seen(&self.path(name)),
+        }
+    }
+
     /// The queue directory.
     pub(super) fn queue(&self) -> PathBuf {
-        self.path("queue")
+        self.seen("queue")
     }
 
     /// The names in a directory of the queue.
@@ -185,9 +207,10 @@ impl World {
     }
 
     fn command(&self) -> Command {
-        let mut command = match self.settings.descriptors {
-            None => Command::new(program()),
-            Some(descriptors) => {
+        let mut command = match (&self.mounts, self.settings.descriptors) {
+            (None, None) => Command::new(program()),
+            (Some(mounts), _) => mounts.command(program()),
+            (None, Some(descriptors)) => {
                 let mut shell = Command::new("sh");
                 let limited = format!("ulimit -n {descriptors}; exec \"$0\" \"$@\"");
                 shell.args(["-c", &limited]).arg(program());

@@ -125,6 +125,24 @@ impl Ledger {
         self.books().counts.clone()
     }
 
+    /// Senders at work on this daemon.
+    pub(super) fn senders(
+        self: &Arc<Self>,
+        name: &str,
+        number: u64,
+        daemon: &Daemon,
+        chance: &mut Chance,
+    ) -> Senders {
+        let orders = Arc::new(Orders::default());
+        let threads = (0..number)
+            .map(|number| {
+                Sender::new(format!("{name}-{number}"), chance.next(), self)
+                    .run(Target::of(daemon), Arc::clone(&orders))
+            })
+            .collect();
+        Senders { orders, threads }
+    }
+
     /// Waits until the counts are as wanted.
     pub(super) fn wait(&self, what: &str, are_right: impl Fn(&Counts) -> bool) {
         let (books, _) = self
@@ -284,14 +302,13 @@ impl Drop for Watch<'_> {
 }
 
 /// Where a daemon is, for clients that outlive it.
-#[derive(Clone)]
-pub(super) struct Target {
+struct Target {
     addresses: [SocketAddr; 2],
     trusted: Arc<ClientConfig>,
 }
 
 impl Target {
-    pub(super) fn of(daemon: &Daemon) -> Self {
+    fn of(daemon: &Daemon) -> Self {
         Self {
             addresses: DOORS.map(|door| daemon.address(door)),
             trusted: Arc::clone(&daemon.trusted),
@@ -327,22 +344,43 @@ impl Target {
     }
 }
 
-/// What senders have to know of the world.
-#[derive(Default)]
-pub(super) struct Orders {
-    /// That the daemon ends is no fault.
-    daemon_may_end: AtomicBool,
+/// Several senders, each in a thread of its own.
+pub(super) struct Senders {
+    orders: Arc<Orders>,
+    threads: Vec<JoinHandle<()>>,
 }
 
-impl Orders {
-    /// Send until you cannot.
+/// What senders have to know of the world.
+#[derive(Default)]
+struct Orders {
+    /// That the daemon ends is no fault.
+    daemon_may_end: AtomicBool,
+    /// No more messages are begun.
+    stop: AtomicBool,
+}
+
+impl Senders {
+    /// They go on for as long as the daemon lets them.
     pub(super) fn daemon_may_end(&self) {
-        self.daemon_may_end.store(true, Ordering::SeqCst);
+        self.orders.daemon_may_end.store(true, Ordering::SeqCst);
+    }
+
+    /// Waits until the daemon's end has ended them all.
+    pub(super) fn ended(self) {
+        for thread in self.threads {
+            thread.join().unwrap();
+        }
+    }
+
+    /// Lets each end its message, and no more.
+    pub(super) fn stop(self) {
+        self.orders.stop.store(true, Ordering::SeqCst);
+        self.ended();
     }
 }
 
 /// A mail program that sends one marked message after the other, on one connection after the other.
-pub(super) struct Sender {
+struct Sender {
     name: String,
     serial: u64,
     chance: Chance,
@@ -351,7 +389,7 @@ pub(super) struct Sender {
 
 impl Sender {
     /// `name` makes its markers its own.
-    pub(super) fn new(name: String, seed: u64, ledger: &Arc<Ledger>) -> Self {
+    fn new(name: String, seed: u64, ledger: &Arc<Ledger>) -> Self {
         Self {
             name,
             serial: 0,
@@ -361,7 +399,7 @@ impl Sender {
     }
 
     /// One message on this connection. `false`: there is no connection any more.
-    pub(super) fn deliver(&mut self, client: &mut Client) -> bool {
+    fn deliver(&mut self, client: &mut Client) -> bool {
         self.serial += 1;
         let is_large = self.chance.one_in(LARGE_ONE_IN);
         let lines = if is_large {
@@ -411,16 +449,17 @@ impl Sender {
             .is_some_and(|reply| reply.starts_with("250 "))
     }
 
-    /// Sends until the daemon ends.
-    pub(super) fn run(mut self, target: Target, orders: Arc<Orders>) -> JoinHandle<()> {
+    /// Sends until it is told to stop or the daemon ends.
+    fn run(mut self, target: Target, orders: Arc<Orders>) -> JoinHandle<()> {
         std::thread::spawn(move || {
             let ledger = Arc::clone(&self.ledger);
             let _watch = Watch(&ledger);
-            loop {
+            let stop = || orders.stop.load(Ordering::SeqCst);
+            while !stop() {
                 let door = self.chance.below(DOORS.len() as u64) as usize;
                 let messages = 1 + self.chance.below(MESSAGES_PER_CONNECTION_MAX);
                 let goes_on = target.log_in(door).is_some_and(|mut client| {
-                    (0..messages).all(|_| self.deliver(&mut client)) && self.leave(client)
+                    (0..messages).all(|_| stop() || self.deliver(&mut client)) && self.leave(client)
                 });
                 if !goes_on {
                     let may_end = orders.daemon_may_end.load(Ordering::SeqCst);
