@@ -72,6 +72,18 @@ impl Lines {
         self.0.0.lock().unwrap().lines[mark..].to_vec()
     }
 
+    /// All lines there will ever be: waits until the process has ended, or at least closed its streams.
+    pub(crate) fn to_the_end(&self) -> Vec<String> {
+        let (state, changed) = &*self.0;
+        let (written, _) = changed
+            .wait_timeout_while(state.lock().unwrap(), PATIENCE, |written| written.open > 0)
+            .unwrap();
+        let (open, lines) = (written.open, written.lines.clone());
+        drop(written);
+        assert_eq!(open, 0, "more may follow {lines:#?}");
+        lines
+    }
+
     /// Waits for the first line that `is_it`.
     pub(crate) fn wait_for(&self, is_it: impl Fn(&str) -> bool) -> String {
         self.find(0, is_it, &"such a line")

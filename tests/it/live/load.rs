@@ -24,10 +24,13 @@ use crate::support::Chance;
 
 /// How long the consumer waits for an acknowledgement before it looks again all the same.
 const CONSUMER_PAUSE: Duration = Duration::from_millis(10);
+/// How many senders send how many messages after a fault.
+const SENDERS_AFTERWARDS: u64 = 4;
+const MESSAGES_AFTERWARDS: u64 = 40;
 /// The most messages on one connection of a sender.
 const MESSAGES_PER_CONNECTION_MAX: u64 = 25;
 /// Lines of a large message, 64 octets each: 300 KiB.
-const LARGE_LINES: u64 = 4800;
+pub(super) const LARGE_LINES: u64 = 4800;
 /// How many messages of a sender there are to a large one.
 const LARGE_ONE_IN: u64 = 10;
 /// The most lines of a small one.
@@ -153,6 +156,22 @@ impl Ledger {
             .unwrap_or_else(PoisonError::into_inner);
         assert!(!books.failed, "a sender or the consumer has failed");
         assert!(are_right(&books.counts), "no {what}: {:?}", books.counts);
+    }
+
+    /// Sees that a daemon finds back by itself, and then works as if nothing had been.
+    pub(super) fn works_again(self: &Arc<Self>, name: &str, daemon: &Daemon, chance: &mut Chance) {
+        let before = self.counts();
+        let senders = self.senders(name, SENDERS_AFTERWARDS, daemon, chance);
+        self.wait("acknowledgements", |counts| {
+            counts.acknowledged > before.acknowledged
+        });
+        let before = self.counts();
+        self.wait("acknowledgements", |counts| {
+            counts.acknowledged > before.acknowledged + MESSAGES_AFTERWARDS
+        });
+        senders.stop();
+        let counts = self.counts();
+        assert_eq!(counts.refused(), before.refused(), "{counts:?}");
     }
 
     fn begun(&self, marker: &str) {
@@ -380,7 +399,7 @@ impl Senders {
 }
 
 /// A mail program that sends one marked message after the other, on one connection after the other.
-struct Sender {
+pub(super) struct Sender {
     name: String,
     serial: u64,
     chance: Chance,
@@ -389,7 +408,7 @@ struct Sender {
 
 impl Sender {
     /// `name` makes its markers its own.
-    fn new(name: String, seed: u64, ledger: &Arc<Ledger>) -> Self {
+    pub(super) fn new(name: String, seed: u64, ledger: &Arc<Ledger>) -> Self {
         Self {
             name,
             serial: 0,
@@ -400,13 +419,17 @@ impl Sender {
 
     /// One message on this connection. `false`: there is no connection any more.
     fn deliver(&mut self, client: &mut Client) -> bool {
-        self.serial += 1;
-        let is_large = self.chance.one_in(LARGE_ONE_IN);
-        let lines = if is_large {
+        let lines = if self.chance.one_in(LARGE_ONE_IN) {
             LARGE_LINES
         } else {
             self.chance.below(SMALL_LINES_MAX)
         };
+        self.deliver_lines(client, lines)
+    }
+
+    /// The same, with a message of this size.
+    pub(super) fn deliver_lines(&mut self, client: &mut Client, lines: u64) -> bool {
+        self.serial += 1;
         let marker = format!("{}-{}-{lines}", self.name, self.serial);
         let mail = format!("MAIL FROM:<{ALICE}>");
         for (line, start) in [
@@ -428,7 +451,7 @@ impl Sender {
             }
             Some(reply) => match reply.strip_prefix("250 2.0.0 queued as ") {
                 Some(id) => {
-                    self.ledger.acknowledged(&marker, id, is_large);
+                    self.ledger.acknowledged(&marker, id, lines == LARGE_LINES);
                     true
                 }
                 None => self.refused(client, &marker, &reply),

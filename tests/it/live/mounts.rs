@@ -174,22 +174,6 @@ fn send_until_refused(name: &str, ledger: &Arc<Ledger>, daemon: &Daemon, chance:
     }
 }
 
-/// It finds back by itself, and then works as if nothing had been.
-fn works_again(name: &str, ledger: &Arc<Ledger>, daemon: &Daemon, chance: &mut Chance) {
-    let before = ledger.counts();
-    let senders = ledger.senders(name, CLIENTS, daemon, chance);
-    ledger.wait("acknowledgements", |counts| {
-        counts.acknowledged > before.acknowledged
-    });
-    let before = ledger.counts();
-    ledger.wait("acknowledgements", |counts| {
-        counts.acknowledged > before.acknowledged + 40
-    });
-    senders.stop();
-    let counts = ledger.counts();
-    assert_eq!(counts.refused(), before.refused(), "{counts:?}");
-}
-
 #[test]
 #[ignore = "needs a mount namespace: .ci/run runs it"]
 fn a_disk_that_fills_up() {
@@ -207,7 +191,7 @@ fn a_disk_that_fills_up() {
     hears_at_mail(&daemon, NO_ROOM);
     // The consumer makes room, and that is all that it takes.
     ledger.settle();
-    works_again("room", &ledger, &daemon, &mut chance);
+    ledger.works_again("room", &daemon, &mut chance);
     ledger.settle();
     daemon.stop();
     let daemon = world.start();
@@ -231,7 +215,7 @@ fn a_file_system_without_inodes() {
     daemon.kill();
     let daemon = world.start();
     ledger.settle();
-    works_again("room", &ledger, &daemon, &mut chance);
+    ledger.works_again("room", &daemon, &mut chance);
     daemon.stop();
     let daemon = world.start();
     ledger.settle();
@@ -303,7 +287,7 @@ fn a_file_system_that_is_read_only_for_a_while() {
     let ledger = Ledger::of(&world);
     let daemon = world.start();
     for round in 0..2 {
-        works_again(&format!("{round}"), &ledger, &daemon, &mut chance);
+        ledger.works_again(&format!("{round}"), &daemon, &mut chance);
         world.forbid_writing("queue");
         let before = ledger.counts();
         let senders = ledger.senders(&format!("{round}-not"), CLIENTS, &daemon, &mut chance);
@@ -313,7 +297,7 @@ fn a_file_system_that_is_read_only_for_a_while() {
         senders.stop();
         world.unmount("queue");
     }
-    works_again("last", &ledger, &daemon, &mut chance);
+    ledger.works_again("last", &daemon, &mut chance);
     ledger.settle();
     daemon.stop();
 }
