@@ -7,6 +7,7 @@ mod broken_input;
 mod crash;
 mod durability;
 mod faults;
+mod foreign;
 mod harness;
 mod load;
 mod log;

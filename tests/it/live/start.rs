@@ -2,7 +2,9 @@
 
 use std::net::TcpListener;
 
-use super::harness::{ALICE, PASSWORD, Settings, World, account};
+use gatepost::server::TlsStart;
+
+use super::harness::{ALICE, Client, PASSWORD, Settings, World, account, eventually};
 
 fn refused(world: &World) -> String {
     let (status, text) = world.refused_start();
@@ -127,12 +129,22 @@ fn a_port_in_use() {
 fn a_queue_that_another_daemon_uses() {
     let world = World::new(Settings::default());
     let first = world.start();
+    let mut busy = Client::in_data(&first, TlsStart::Implicit);
+    busy.say("From: <alice@example.org>\r\n\r\nthe first half,");
+    busy.send(&[b"x".repeat(900), b"\r\n".to_vec()].concat().repeat(200));
+    let drafts = || (!world.files("drafts").is_empty()).then_some(());
+    assert!(eventually(drafts).is_some());
     let text = refused(&world);
     assert_eq!(
         text.replace(&first.process().to_string(), "PID").trim_end(),
         "error: the queue directory DIR/queue is in use by process PID\n\
          hint: one gatepost per queue directory: stop the other one, or give this one its own"
     );
+    // The first one has noticed nothing, in the middle of a message.
+    let reply = busy.ask("the second half\r\n.");
+    assert!(reply.starts_with("250 "), "{reply}");
+    assert!(busy.message("the next").starts_with("250 "));
+    assert_eq!(world.queued().len(), 2);
     first.stop();
     // The lock goes with its holder.
     world.start().stop();
