@@ -480,7 +480,14 @@ mod tests {
     }
 
     /// The log's lines of what `report` reports, without their time.
+    ///
+    /// One at a time: whether an event is wanted at all is kept once for all threads, and is worked out anew when a
+    /// subscriber comes or goes.
     fn log(settings: LogSettings, report: impl FnOnce(&Audit, &Scope)) -> String {
+        static TURN: std::sync::Mutex<()> = std::sync::Mutex::new(());
+        let _turn = TURN
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let lines = Lines::default();
         let writer = lines.clone();
         let subscriber = subscriber(LogControl::new(settings), move || writer.clone());

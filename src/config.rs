@@ -584,8 +584,9 @@ const MINIMUM_FREE_BOUNDS: Bounds<Size> = Bounds::new(Size(1 << 20), Size(1 << 5
     .because("a file system filled to the last octet cannot keep what was accepted");
 
 /// Two segments at least, one to write and one to wait; each is a descriptor.
-const JOURNAL_SIZE: Bounds<Size> = Bounds::new(Size(8 << 20), Size(1 << 30))
-    .because("it is kept in files of 4MiB, two at least, that are all open and all read at the start");
+const JOURNAL_SIZE: Bounds<Size> = Bounds::new(Size(8 << 20), Size(1 << 30)).because(
+    "it is kept in files of 4MiB, two at least, that are all open and all read at the start",
+);
 
 const ACCOUNTS_FILE_HINT: &str = "name the file of the accounts: [accounts] with file = \"accounts.toml\"; `gatepost account add` fills it";
 

@@ -8,7 +8,7 @@
 //! # The states of a message on disk
 //!
 //! A message is a pair of files of one name. It is queued exactly when its `.json` is in `ready/`. `+` is there, `-` is
-//! not; the last column is what recovery does when the directory is opened.
+//! not; the last column is what recovery does when the directory is opened, once the journal has been replayed.
 //!
 //! ```text
 //!        ready/        hold/
@@ -28,7 +28,75 @@
 //! A `.json` that cannot be read is never deleted, whatever its row says; it is reported. So are files that are not
 //! ours.
 //!
-//! # The order of a commit
+//! # The two ways into the queue
+//!
+//! Small messages go through the *journal*, many with one sync: the writer takes all that wait, writes them as one batch,
+//! syncs that, and only then are their files made. Large ones, which would fill the journal, get synced files of their
+//! own. `ready/` looks the same for both.
+//!
+//! # The order of a commit through the journal
+//!
+//! ```text
+//! 1  a batch of records is written to the journal                          fdatasync: durable, all of them
+//! 2  ready/ID.eml and drafts/ID.json created and written, for each         not synced         S1
+//! 3  journal/intent: this batch is announced                               not synced
+//! 4  drafts/ID.json renamed to ready/ID.json, for each                     not synced         S2: the Receipts
+//! 5  a checkpoint: the file system is synced, and a batch written to the journal (fdatasync) that says that the
+//!    batches up to here are covered; their segments may be written over
+//! ```
+//!
+//! *Why nobody waits longer than for one sync and their own:* whoever comes while a sync is under way is in the next
+//! batch, with all others who came. Steps 2 to 4 of one batch run beside step 1 of the next.
+//!
+//! *Why 4 comes before the Receipt, though the message is durable after 1:* who has heard 250 may look into `ready/`.
+//!
+//! *A crash of the process* leaves what it wrote in the kernel's hands. The next process replays what is not covered:
+//! of an announced batch, an envelope that is still among the drafts gets its name, and one that is not has had it, so
+//! that what is not in `ready/` was seen onward and must not come back; of a batch that is not announced, nobody has
+//! seen anything, and it is placed as if it were new. That is what the intent is for, and why it goes between 2 and 4.
+//!
+//! *A crash of the machine* may leave any of 2 to 4, in any order, cut short, or none. So all that is not covered is
+//! written anew from the journal, wherever the message is by then: in `ready/`, or in `hold/`. The intent tells which
+//! of the two crashes it was: it names the boot. What was seen onward after the last checkpoint comes back, since its
+//! removal was not synced either: twice rather than never. Checkpoints come every few seconds, and when the journal is
+//! half full, so that is little. What the operator removed does not come back: the command leaves a synced note in
+//! `journal/gone/` first, which recovery obeys, and a checkpoint behind the message clears away.
+//!
+//! *A file system that fails and is mounted again without a boot in between* looks like a crash of the process, and is
+//! not told apart.
+//!
+//! # What the journal promises
+//!
+//! ```text
+//! batch in the journal                            what it is                          recovery
+//! whole, reached from the last one, uncovered     durable; perhaps acknowledged       replays it
+//! whole, reached, covered                         in the directories, or done with    -
+//! whole, not reached                              failed or taken back                -
+//! erased                                          the same                            -
+//! not whole, behind the last one                  being written when the power went   reports it: nobody was answered
+//! not whole or absent, on the way                 damaged after it was durable        reports it, keeps the segments
+//! announced, and behind the last one              the same                            reports it, keeps the segments
+//! ```
+//!
+//! *Why batches name the one before them:* a sync that fails leaves a batch that may be readable or not, now or after a
+//! crash. Its messages are refused, and so it must not come back. It is erased, which helps against a crash of the
+//! process, and the next batch, in another segment, is linked to the one before it, which helps for good: what cannot
+//! be reached from the last batch does not count. The next batch is written at once, with nothing in it, before the
+//! refusal is answered. Messages that cannot be placed (step 2 or 4 fails) are taken back in the same way, together
+//! with the batches behind them; those of them that have been placed are in the batch that takes them back.
+//!
+//! *Why a segment is not written to again after an error:* what the kernel has in memory of that file and what the disk
+//! has may differ from then on, and no later sync would tell. What was synced before is good, and is covered in time;
+//! then the file goes.
+//!
+//! *Why a segment may be written over only when another one says that it is covered:* the write begins with the loss of
+//! what the segment itself says.
+//!
+//! *If the sync of a checkpoint fails,* something that was placed and is not covered may be lost, and the next sync would
+//! not say so. That is noted in the intent; the next checkpoint, of this process or another, writes all of it anew from
+//! the journal first, in place, which cannot bring back what was seen onward.
+//!
+//! # The order of a commit of a large message
 //!
 //! ```text
 //! 1  drafts/ID.eml    created, written, fsync
@@ -47,8 +115,8 @@
 //! message whose client will send it again: twice rather than never (RFC 5321 section 6.1 asks to keep that window
 //! small, and it is: one fsync and one reply).
 //!
-//! *Why no fsync of `drafts/`:* nothing is ever recovered from there. If a rename is durable on the side of `ready/`
-//! only, recovery removes the second name and the first one keeps the file.
+//! *Why no fsync of `drafts/`:* nothing is ever recovered from there after a crash of the machine. If a rename is durable
+//! on the side of `ready/` only, recovery removes the second name and the first one keeps the file.
 //!
 //! *If a step fails,* the message is refused and its files are removed, `.json` first. An fsync that failed is never
 //! repeated on the same file: the kernel may have dropped the data and would say yes. If step 5 fails the names in
@@ -61,7 +129,7 @@
 //! ```text
 //! hold      .json to hold/, fsync both directories; .eml to hold/, fsync both
 //! release   .eml to ready/, fsync both directories; .json to ready/, fsync both
-//! remove    .json removed, fsync its directory; .eml removed, fsync
+//! remove    journal/gone/ID made, fsync its directory; .json removed, fsync its directory; .eml removed, fsync
 //! ```
 //!
 //! The `.json` is in one place at any moment, and it alone says whether the message is queued. `hold` takes it away
@@ -154,7 +222,7 @@ pub enum QueueError {
     Abandoned,
     /// Several messages met this together.
     #[error(transparent)]
-    Batch(Arc<QueueError>),
+    Batch(Arc<Self>),
     /// Another command is moving messages and did not end in time.
     #[error("another command is at work in {directory}")]
     Busy {
@@ -247,12 +315,6 @@ pub enum QueueError {
         /// The queue directory.
         directory: PathBuf,
     },
-    /// Messages that were accepted cannot be put into `ready/`, and no others are taken meanwhile.
-    #[error("{directory} takes no messages: the last ones could not be put into ready/ yet")]
-    Trouble {
-        /// The queue directory.
-        directory: PathBuf,
-    },
 }
 
 fn holder(process: Option<u32>) -> String {
@@ -298,8 +360,7 @@ impl From<&QueueError> for Refusal {
             | QueueError::JournalVersion { .. }
             | QueueError::Locked { .. }
             | QueueError::Missing { .. }
-            | QueueError::Slow { .. }
-            | QueueError::Trouble { .. } => Reply::storage_failed(),
+            | QueueError::Slow { .. } => Reply::storage_failed(),
         };
         Self::new(reply, error.to_string())
     }

@@ -12,10 +12,10 @@ use std::ffi::OsString;
 use std::fmt;
 use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek as _, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, FileExt, MetadataExt as _, OpenOptionsExt as _,
-};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+
+use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
 /// Only the owner may look into the queue: messages are nobody else's business.
 const DIRECTORY_MODE: u32 = 0o700;
@@ -84,6 +84,10 @@ pub trait Disk: fmt::Debug + Send + Sync {
 pub trait DiskFile: Send {
     /// Writes all of `bytes` behind what is there.
     fn append(&mut self, bytes: &[u8]) -> io::Result<()>;
+
+    /// Lets the disk begin to write the octets from `offset` on, so that a sync later has less to wait for. Promises
+    /// nothing, and need not do anything.
+    fn hurry(&self, _offset: u64, _length: u64) {}
 
     /// Waits until the content is on stable storage.
     ///
@@ -309,6 +313,19 @@ impl Disk for RealDisk {
 impl DiskFile for File {
     fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.write_all(bytes)
+    }
+
+    fn hurry(&self, offset: u64, length: u64) {
+        // Linux begins to write what is dirty before it looks for what it could forget.
+        let (Ok(offset), Ok(length)) = (offset.try_into(), length.try_into()) else {
+            return;
+        };
+        let _ = posix_fadvise(
+            self,
+            offset,
+            length,
+            PosixFadviseAdvice::POSIX_FADV_DONTNEED,
+        );
     }
 
     fn sync(&mut self) -> io::Result<()> {

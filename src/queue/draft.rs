@@ -158,11 +158,16 @@ impl Content {
     }
 }
 
+/// Octets of a large message after which the disk begins to write them while more are received.
+const HURRY_BYTES: u64 = 1024 * 1024;
+
 /// The files of a message that is not queued yet. Belongs on a blocking thread; dropping it removes them.
 struct PartialMessage {
     shared: Arc<Shared>,
     file: Box<dyn DiskFile>,
     length: u64,
+    /// How many of them the disk has been asked to write.
+    hurried: u64,
     files: OwnedFiles,
 }
 
@@ -175,6 +180,7 @@ impl PartialMessage {
             shared,
             file,
             length: 0,
+            hurried: 0,
             files,
         })
     }
@@ -186,6 +192,10 @@ impl PartialMessage {
             .append(bytes)
             .map_err(|error| self.files.fault("write", error))?;
         self.length += bytes.len() as u64;
+        if self.length - self.hurried >= HURRY_BYTES {
+            self.file.hurry(self.hurried, self.length - self.hurried);
+            self.hurried = self.length;
+        }
         Ok(())
     }
 

@@ -94,6 +94,14 @@ struct Segment {
     trusted: bool,
 }
 
+impl Segment {
+    /// Makes a batch unreadable for whoever comes after this process. Not for good: that takes a batch behind it which
+    /// does not know it. But that one may have to wait for a disk that works.
+    fn erase(&mut self, offset: u64) {
+        let _ = self.file.write_at(offset, batch::ERASED_MAGIC);
+    }
+}
+
 /// Where a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Location {
@@ -189,17 +197,25 @@ impl Journal {
         result
     }
 
-    /// Takes a batch and all after it back: they do not count any more. That is durable when this is `Ok`; after an
-    /// error they may come back if the process ends before it has become possible to write that down.
-    pub(super) fn withdraw(&mut self, number: u64) -> Result<(), QueueError> {
+    /// Takes a batch and all after it back: they do not count any more. What is to stay of them is in a batch of its own
+    /// from now on, whose number it gives.
+    ///
+    /// That is durable when this is `Ok`. After an error nothing of them counts, but they may come back if the machine
+    /// fails before it has become possible to write that down.
+    pub(super) fn withdraw(&mut self, number: u64, stays: &[Record]) -> Result<u64, QueueError> {
         while let Some(last) = self.uncovered.back()
             && last.number >= number
         {
             self.previous = last.previous;
             self.doubtful = true;
+            if let Some(segment) = self.segments.get_mut(&last.segment) {
+                segment.erase(last.offset);
+            }
             self.uncovered.pop_back();
         }
-        self.settle_doubts()
+        let number = self.write(stays)?;
+        self.doubtful = false;
+        Ok(number)
     }
 
     /// Writes down that batches up to `number` are on stable storage elsewhere.
@@ -247,7 +263,11 @@ impl Journal {
             }
         }
         if !self.uncovered.is_empty() || !opened.aside.is_empty() {
-            self.cover(self.previous)?;
+            match self.cover(self.previous) {
+                // It is all in the directories, and stays in the journal too until there is room.
+                Err(QueueError::OutOfSpace { .. }) => return Ok(()),
+                other => other?,
+            }
         }
         for name in &opened.aside {
             if let Some(segment) = self.segments.remove(name) {
@@ -314,6 +334,7 @@ impl Journal {
         if let Err(error) = written {
             // What the kernel holds of this file is no longer what the disk has: it is not written to again. What was
             // synced before is good.
+            segment.erase(segment.end);
             segment.trusted = false;
             segment.last = number;
             self.current = None;
@@ -353,7 +374,9 @@ impl Journal {
             .map(|(name, _)| *name);
         let name = match free {
             Some(name) => name,
-            None if (self.segments.len() as u64) < self.sizes.segments_max => self.create_segment()?,
+            None if (self.segments.len() as u64) < self.sizes.segments_max => {
+                self.create_segment()?
+            }
             // Nothing else could make room.
             None if !has_records && self.covered >= self.previous => self.create_segment()?,
             None => {
@@ -445,7 +468,11 @@ fn keep_aside(disk: &dyn Disk, path: &Path, aside: &Path) -> Result<(), QueueErr
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     for attempt in 1..=u32::MAX {
         let kept = aside.join(format!("{name}.{attempt}"));
-        if disk.length(&kept).map_err(fault("look at", &kept))?.is_none() {
+        if disk
+            .length(&kept)
+            .map_err(fault("look at", &kept))?
+            .is_none()
+        {
             return disk.rename(path, &kept).map_err(fault("rename to", &kept));
         }
     }

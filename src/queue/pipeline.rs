@@ -77,8 +77,6 @@ struct Line {
     full: bool,
     /// It will not for long.
     half_full: bool,
-    /// A batch that somebody may have seen some of cannot be placed to its end.
-    stuck: bool,
     stopping: bool,
     /// The writer has stopped: no batch will come.
     written_out: bool,
@@ -173,7 +171,7 @@ impl Pipeline {
             // How that ends has to be known.
             Err(_) => answered.await,
         };
-        outcome.unwrap_or_else(|_| Err(QueueError::Interrupted("the queue has stopped".to_owned())))
+        outcome.unwrap_or_else(|_| Err(stopping()))
     }
 
     /// Whether messages are taken at the moment.
@@ -183,12 +181,12 @@ impl Pipeline {
 
     fn check(&self, line: &Line) -> Result<(), QueueError> {
         if line.stopping {
-            return Err(QueueError::Interrupted("the queue is stopping".to_owned()));
+            return Err(stopping());
         }
-        if line.stuck {
-            return Err(self.trouble());
-        }
-        if line.writing_since.is_some_and(|since| elapsed(since) > SLOW) {
+        if line
+            .writing_since
+            .is_some_and(|since| elapsed(since) > SLOW)
+        {
             return Err(self.slow());
         }
         Ok(())
@@ -210,12 +208,6 @@ impl Pipeline {
 
     fn slow(&self) -> QueueError {
         QueueError::Slow {
-            directory: self.layout.root.clone(),
-        }
-    }
-
-    fn trouble(&self) -> QueueError {
-        QueueError::Trouble {
             directory: self.layout.root.clone(),
         }
     }
@@ -349,11 +341,9 @@ impl Pipeline {
         admitted
     }
 
-    /// Places the oldest batch, and answers for it. `false`: there is none, or it could not be placed.
+    /// Places the oldest batch, and answers for it. `false`: there is none.
     ///
-    /// One that cannot be placed is taken back, unless somebody may have seen some of it: then it stays and is tried
-    /// again by the next call. Its messages are answered for all the same, because they are durable, and none is taken
-    /// meanwhile.
+    /// Messages that cannot be placed are taken back.
     pub(super) fn place(&self) -> bool {
         let Some(mut placing) = self.next_unplaced() else {
             return false;
@@ -363,67 +353,57 @@ impl Pipeline {
             Ok(()) => {
                 let mut line = self.line();
                 line.placed = placing.batch.number;
-                line.stuck = false;
                 line.end(Trouble::Ready);
                 let wake_coverer = line.full;
                 drop(line);
-                confirm(placing.waiting);
-                self.to_write.notify_one();
+                for waiting in placing.waiting {
+                    waiting.confirm();
+                }
                 if wake_coverer {
                     self.to_cover.notify_one();
                 }
-                true
             }
-            Err(error) if placing.batch.is_hidden() => {
-                self.take_back(placing, error);
-                false
-            }
-            Err(error) => {
-                self.get_stuck(placing, &error);
-                false
-            }
+            Err(error) => self.take_back(placing, error),
         }
+        self.to_write.notify_one();
+        true
     }
 
-    /// Refuses the messages of a batch that cannot be placed, and those of all that were written behind it.
+    /// Refuses the messages of a batch that cannot be placed, and those of all that were written behind it. Those that
+    /// have been placed stay.
     fn take_back(&self, placing: Placing, error: QueueError) {
-        let mut withdrawn = vec![placing];
-        {
-            // The journal first: nothing is written behind them while this is held.
+        let number = placing.batch.number;
+        let placed = self.placer().abandon(placing.batch);
+        let mut waiting = placing.waiting;
+        let stays = {
+            // Nothing is written behind them while this is held.
             let mut journal = self.journal();
             let mut line = self.line();
             line.begin(Trouble::Ready, &error);
-            line.begun = line.placed;
-            withdrawn.extend(line.unplaced.drain(..));
+            let behind = line.unplaced.drain(..);
+            waiting.extend(behind.flat_map(|placing| placing.waiting));
             drop(line);
-            // If this fails it is made up for before anything else is written.
-            let _ = journal.withdraw(withdrawn[0].batch.number);
+            let stays = journal.withdraw(number, &placed);
+            let mut line = self.line();
+            if let Ok(number) = stays {
+                line.placed = number;
+                line.note_uncovered();
+            }
+            line.begun = line.placed;
+            stays
+        };
+        if let Ok(number) = stays {
+            // If this fails, a process that is killed is followed by one that places them again.
+            let _ = self.placer().announce(number);
         }
-        let mut placer = self.placer();
-        placer.abandon(&withdrawn[0].batch);
-        drop(placer);
         let error = Arc::new(error);
-        for waiting in withdrawn.into_iter().flat_map(|placing| placing.waiting) {
-            waiting.answer(Err(QueueError::Batch(Arc::clone(&error))));
-        }
-        self.to_write.notify_one();
-    }
-
-    /// Nobody waits for a disk to be repaired.
-    fn get_stuck(&self, placing: Placing, error: &QueueError) {
-        let mut line = self.line();
-        line.begin(Trouble::Ready, error);
-        line.stuck = true;
-        line.unplaced.push_front(placing);
-        let unplaced = line.unplaced.iter_mut();
-        let durable = unplaced
-            .flat_map(|placing| placing.waiting.drain(..))
-            .collect();
-        let jobs = std::mem::take(&mut line.jobs);
-        drop(line);
-        confirm(durable);
-        for job in jobs {
-            job.waiting.answer(Err(self.trouble()));
+        for waiting in waiting {
+            let is_placed = placed.iter().any(|record| record.id == waiting.receipt.id);
+            if is_placed && stays.is_ok() {
+                waiting.confirm();
+            } else {
+                waiting.answer(Err(QueueError::Batch(Arc::clone(&error))));
+            }
         }
     }
 
@@ -529,7 +509,7 @@ impl Pipeline {
                 drop(line);
                 self.to_place.notify_one();
                 for job in jobs {
-                    job.waiting.answer(Err(self.trouble()));
+                    job.waiting.answer(Err(stopping()));
                 }
                 return;
             }
@@ -549,17 +529,7 @@ impl Pipeline {
                 return;
             }
             drop(line);
-            if !self.place() {
-                let line = self.line();
-                if line.written_out && line.stuck {
-                    // The journal has them; the next start goes on.
-                    return;
-                }
-                if !line.stuck {
-                    continue;
-                }
-                drop(wait(&self.to_place, line, Some(RETRY_INTERVAL)));
-            }
+            self.place();
         }
     }
 
@@ -619,15 +589,12 @@ pub(super) enum Written {
 
 impl Line {
     fn may_write(&self) -> bool {
-        !self.jobs.is_empty()
-            && !self.full
-            && self.unplaced.len() < UNPLACED_MAX
-            && !self.stuck
+        !self.jobs.is_empty() && !self.full && self.unplaced.len() < UNPLACED_MAX
     }
 
     /// Whether it is time to stop, and there is nothing to write or nothing can be written.
     fn is_written_out(&self) -> bool {
-        self.stopping && (self.jobs.is_empty() || self.full || self.stuck)
+        self.stopping && (self.jobs.is_empty() || self.full)
     }
 
     fn note_uncovered(&mut self) {
@@ -660,16 +627,14 @@ impl Line {
 }
 
 impl Waiting {
+    fn confirm(self) {
+        let receipt = self.receipt.clone();
+        self.answer(Ok(receipt));
+    }
+
     fn answer(self, result: Result<Receipt, QueueError>) {
         // Whoever does not wait any more need not know.
         let _ = self.answer.send(result);
-    }
-}
-
-fn confirm(durable: Vec<Waiting>) {
-    for waiting in durable {
-        let receipt = waiting.receipt.clone();
-        waiting.answer(Ok(receipt));
     }
 }
 
@@ -705,8 +670,9 @@ impl Workers {
             pipeline: Arc::clone(pipeline),
             threads: Vec::new(),
         };
-        let works: [(&str, fn(&Pipeline)); 3] = [
-            ("queue-writer", Pipeline::keep_writing),
+        type Work = fn(&Pipeline);
+        let works = [
+            ("queue-writer", Pipeline::keep_writing as Work),
             ("queue-placer", Pipeline::keep_placing),
             ("queue-coverer", Pipeline::keep_covering),
         ];
@@ -715,7 +681,9 @@ impl Workers {
             let thread = Builder::new()
                 .name(name.to_owned())
                 .spawn(move || work(&pipeline))
-                .map_err(|error| QueueError::Interrupted(format!("cannot start a thread: {error}")))?;
+                .map_err(|error| {
+                    QueueError::Interrupted(format!("cannot start a thread: {error}"))
+                })?;
             workers.threads.push(thread);
         }
         Ok(workers)
@@ -741,6 +709,10 @@ impl Drop for Workers {
     }
 }
 
+fn stopping() -> QueueError {
+    QueueError::Interrupted("the queue is stopping".to_owned())
+}
+
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -751,7 +723,9 @@ fn wait<'a, T>(
     at_most: Option<Duration>,
 ) -> MutexGuard<'a, T> {
     match at_most {
-        None => condition.wait(guard).unwrap_or_else(PoisonError::into_inner),
+        None => condition
+            .wait(guard)
+            .unwrap_or_else(PoisonError::into_inner),
         Some(pause) => {
             condition
                 .wait_timeout(guard, pause)

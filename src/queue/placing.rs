@@ -37,7 +37,7 @@ pub(super) struct Batch {
     stage: Stage,
 }
 
-/// How far it has come; what is tried again after an error begins here.
+/// How far it has come.
 #[derive(Clone, Copy)]
 enum Stage {
     /// Its files are being written.
@@ -47,11 +47,6 @@ enum Stage {
 }
 
 impl Batch {
-    /// Whether nobody can have seen any of it yet.
-    pub(super) fn is_hidden(&self) -> bool {
-        matches!(self.stage, Stage::Writing)
-    }
-
     pub(super) fn new(number: u64, records: Vec<Record>) -> Self {
         Self {
             number,
@@ -89,9 +84,7 @@ impl Placer {
                 .map_err(fault("create", path))?,
         };
         let mut bytes = [0; INTENT_BYTES];
-        let length = intent
-            .read_at(0, &mut bytes)
-            .map_err(fault("read", path))?;
+        let length = intent.read_at(0, &mut bytes).map_err(fault("read", path))?;
         let found = Intent::decode(&bytes[..length]);
         let placer = Self {
             disk: Arc::clone(disk),
@@ -104,41 +97,76 @@ impl Placer {
         Ok((placer, found))
     }
 
-    /// Places a batch that is new. Can be called again after an error, and goes on where it was.
+    /// Places a batch that is new.
     pub(super) fn place(&mut self, batch: &mut Batch) -> Result<(), QueueError> {
         if let Stage::Writing = batch.stage {
             for record in &batch.records {
-                self.write(&self.layout.file(Place::Ready, &record.id, Part::Message), &record.message)?;
-                self.write(&self.layout.draft(&record.id, Part::Envelope), &record.envelope)?;
+                self.write(
+                    &self.layout.file(Place::Ready, &record.id, Part::Message),
+                    &record.message,
+                )?;
+                self.write(
+                    &self.layout.draft(&record.id, Part::Envelope),
+                    &record.envelope,
+                )?;
             }
             self.announce(batch.number)?;
             batch.stage = Stage::Naming(0);
         }
         self.name(batch, |placer, id| {
             let draft = placer.layout.draft(id, Part::Envelope);
-            placer.rename_if_there(&draft, &placer.layout.file(Place::Ready, id, Part::Envelope))
+            placer.rename_if_there(
+                &draft,
+                &placer.layout.file(Place::Ready, id, Part::Envelope),
+            )
         })
     }
 
-    /// Removes what is there of a batch that has not been announced and will not be placed.
-    pub(super) fn abandon(&mut self, batch: &Batch) {
-        for record in &batch.records {
+    /// Gives up placing a batch that cannot be placed; gives those of its messages that have their names all the same.
+    /// Of the others nothing stays.
+    pub(super) fn abandon(&self, batch: Batch) -> Vec<Record> {
+        let Batch { records, stage, .. } = batch;
+        let named = match stage {
+            Stage::Writing => 0,
+            Stage::Naming(index) => index,
+        };
+        let mut placed = Vec::new();
+        for (index, record) in records.into_iter().enumerate() {
+            let draft = self.layout.draft(&record.id, Part::Envelope);
+            // An error does not say whether the name was given.
+            let is_placed = index < named
+                || matches!(stage, Stage::Naming(at) if at == index)
+                    && self
+                        .disk
+                        .length(&draft)
+                        .is_ok_and(|length| length.is_none());
+            if is_placed {
+                placed.push(record);
+                continue;
+            }
             for path in [
-                self.layout.draft(&record.id, Part::Envelope),
+                draft,
                 self.layout.file(Place::Ready, &record.id, Part::Message),
             ] {
                 // What stays is litter, and removed at the next start.
                 let _ = self.disk.remove_file(&path);
             }
         }
+        placed
     }
 
     /// Places a batch of which anything may be there already, in any condition: whole, cut short, in hold.
     pub(super) fn restore(&mut self, batch: &mut Batch) -> Result<(), QueueError> {
         if let Stage::Writing = batch.stage {
             for record in &batch.records {
-                self.write(&self.layout.draft(&record.id, Part::Message), &record.message)?;
-                self.write(&self.layout.draft(&record.id, Part::Envelope), &record.envelope)?;
+                self.write(
+                    &self.layout.draft(&record.id, Part::Message),
+                    &record.message,
+                )?;
+                self.write(
+                    &self.layout.draft(&record.id, Part::Envelope),
+                    &record.envelope,
+                )?;
             }
             self.announce(batch.number)?;
             batch.stage = Stage::Naming(0);
@@ -148,14 +176,17 @@ impl Placer {
 
     /// Gives a message of an announced batch its names, if the process that announced it did not come to it; whether
     /// that was so.
-    pub(super) fn finish(&mut self, id: &MessageId) -> Result<bool, QueueError> {
+    pub(super) fn finish(&self, id: &MessageId) -> Result<bool, QueueError> {
         let envelope = self.layout.draft(id, Part::Envelope);
         if !self.exists(&envelope)? {
             return Ok(false);
         }
         let place = self.place_of(id)?;
         for part in [Part::Message, Part::Envelope] {
-            self.rename_if_there(&self.layout.draft(id, part), &self.layout.file(place, id, part))?;
+            self.rename_if_there(
+                &self.layout.draft(id, part),
+                &self.layout.file(place, id, part),
+            )?;
         }
         if place == Place::Hold {
             // What a move that a crash cut off left in ready.
@@ -223,7 +254,8 @@ impl Placer {
         Ok(())
     }
 
-    fn announce(&mut self, batch: u64) -> Result<(), QueueError> {
+    /// Notes that the batch's files are there, and that its messages are about to get their names, or have them.
+    pub(super) fn announce(&mut self, batch: u64) -> Result<(), QueueError> {
         let intent = Intent {
             boot: self.boot,
             batch,
@@ -298,8 +330,8 @@ impl Intent {
 
     fn decode(bytes: &[u8]) -> Option<Self> {
         let (fields, checksum) = bytes.split_at_checked(36)?;
-        let whole = fields.starts_with(INTENT_MAGIC)
-            && checksum == crc32fast::hash(fields).to_le_bytes();
+        let whole =
+            fields.starts_with(INTENT_MAGIC) && checksum == crc32fast::hash(fields).to_le_bytes();
         Some(Self {
             boot: fields[8..24].try_into().ok()?,
             batch: u64::from_le_bytes(fields[24..32].try_into().ok()?),

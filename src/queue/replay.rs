@@ -62,8 +62,18 @@ pub(super) fn replay(
                 }
             }
         } else {
-            messages += records.len() as u64;
-            placer.restore(&mut Batch::new(*number, records))?;
+            let mut batch = Batch::new(*number, records);
+            match placer.restore(&mut batch) {
+                Ok(()) => messages += batch.records.len() as u64,
+                // A process that was killed had acknowledged nothing that it had not placed: a disk that is full need
+                // not keep the next one from starting.
+                Err(QueueError::OutOfSpace { .. }) if survived > 0 => {
+                    placer.abandon(batch);
+                    journal.withdraw(*number, &[])?;
+                    break;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
     if !uncovered.is_empty()

@@ -62,7 +62,11 @@ fn change(disk: &ModelDisk, path: &Path, change: impl FnOnce(&mut Vec<u8>)) {
 /// The numbers of the messages that are in the queue, whole; whatever is in `damaged/` is left out.
 fn queued(disk: &ModelDisk, context: &str) -> Vec<u128> {
     let damaged = Path::new(ROOT).join("damaged");
-    for path in disk.files().keys().filter(|path| path.starts_with(&damaged)) {
+    for path in disk
+        .files()
+        .keys()
+        .filter(|path| path.starts_with(&damaged))
+    {
         disk.take(path);
     }
     let queue: Queue = whole_queue(disk, context);
@@ -140,7 +144,10 @@ fn the_end_that_was_not_written_is_no_damage() {
     disk.take(&announced);
     let (_spool, recovered) = open(&disk).unwrap();
     let text = told(&recovered);
-    assert!(text.contains("ends in the middle of a write of 1 messages"), "{text}");
+    assert!(
+        text.contains("ends in the middle of a write of 1 messages"),
+        "{text}"
+    );
     assert!(!text.contains("damaged:"), "{text}");
     assert_eq!(queued(&disk, ""), (1..MESSAGES).collect::<Vec<_>>());
 }
@@ -180,11 +187,17 @@ fn flipped_bits_anywhere_lose_nothing_in_silence_and_alter_nothing() {
                     found == all() || !recovered.findings.is_empty(),
                     "seed {seed}: lost in silence"
                 );
-                assert!(found.len() >= MESSAGES as usize - 3, "seed {seed}: {found:?}");
+                assert!(
+                    found.len() >= MESSAGES as usize - 3,
+                    "seed {seed}: {found:?}"
+                );
             }
             // A flipped bit of the version number.
             Err(error) => {
-                assert!(matches!(error, QueueError::JournalVersion { .. }), "{error}");
+                assert!(
+                    matches!(error, QueueError::JournalVersion { .. }),
+                    "{error}"
+                );
             }
         }
     }
@@ -203,7 +216,10 @@ fn cut_and_padded_segments() {
             assert!(kept(&disk) >= 1);
             let found = queued(&disk, &format!("{length}"));
             let cut = length < SEGMENT;
-            assert!(found == all() || cut && text.contains("damaged"), "{length}: {text}");
+            assert!(
+                found == all() || cut && text.contains("damaged"),
+                "{length}: {text}"
+            );
         }
     }
 }
@@ -263,7 +279,10 @@ fn what_is_not_a_segment_is_left_alone() {
     disk.put(&stray, b"mine");
     let (_spool, recovered) = open(&disk).unwrap();
     let text = told(&recovered);
-    assert!(text.contains("notes.txt: not a file of gatepost's"), "{text}");
+    assert!(
+        text.contains("notes.txt: not a file of gatepost's"),
+        "{text}"
+    );
     assert_eq!(disk.all_files()[&stray], b"mine");
 }
 

@@ -113,11 +113,19 @@ impl World {
             }
             let is_right = match (*fate, found.is_some()) {
                 (Fate::Open, there) => {
-                    *fate = if there { Fate::Acknowledged } else { Fate::Refused };
+                    *fate = if there {
+                        Fate::Acknowledged
+                    } else {
+                        Fate::Refused
+                    };
                     true
                 }
                 (Fate::PerhapsRemoved, there) => {
-                    *fate = if there { Fate::Acknowledged } else { Fate::Removed };
+                    *fate = if there {
+                        Fate::Acknowledged
+                    } else {
+                        Fate::Removed
+                    };
                     true
                 }
                 (Fate::Acknowledged, there) => there,
@@ -171,6 +179,7 @@ impl World {
                 (Some(Err(_)), Fault::ErrorFrom(..)) | (None, _) => Fate::Open,
                 (Some(Err(_)), _) => Fate::Refused,
             };
+            self.tell(format!("  {id} of {size}: {fate:?}"));
             self.messages.insert(id, (size, fate));
         }
         match fault {
@@ -188,10 +197,7 @@ impl World {
     }
 
     /// Commits them together: as many as fit are in one batch.
-    fn commit_all(
-        &mut self,
-        sizes: &[usize],
-    ) -> Vec<(MessageId, usize, Option<Result<Receipt, QueueError>>)> {
+    fn commit_all(&mut self, sizes: &[usize]) -> Vec<(MessageId, usize, Outcome)> {
         let spool = self.spool.clone().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
@@ -206,7 +212,12 @@ impl World {
                 if *size > LARGE {
                     // Alone, since the threads of the runtime do its work in an order of their own.
                     let result = submit(spool.clone(), id.clone(), *size).await;
-                    commits.push((id, *size, Box::pin(std::future::pending()) as _, Some(result)));
+                    commits.push((
+                        id,
+                        *size,
+                        Box::pin(std::future::pending()) as _,
+                        Some(result),
+                    ));
                     continue;
                 }
                 let commit: Commit = Box::pin(submit(spool.clone(), id.clone(), *size));
@@ -346,6 +357,8 @@ impl World {
     }
 }
 
+/// `None`: it never came to one.
+type Outcome = Option<Result<Receipt, QueueError>>;
 type Commit = Pin<Box<dyn Future<Output = Result<Receipt, QueueError>>>>;
 
 async fn submit(spool: Spool, id: MessageId, size: usize) -> Result<Receipt, QueueError> {

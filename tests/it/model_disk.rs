@@ -380,14 +380,14 @@ impl Inode {
             Unsynced::Half => content.extend(&tail[..tail.len() / 2]),
             Unsynced::Kept => content.extend(tail),
             Unsynced::Zeros => content.resize(self.live.len(), 0),
-            Unsynced::Mixed(_) => content.extend(
-                tail.chunks(SECTOR)
-                    .enumerate()
-                    .flat_map(|(sector, octets)| {
-                        let kept = kept(sector);
-                        octets.iter().map(move |octet| if kept { *octet } else { 0 })
-                    }),
-            ),
+            Unsynced::Mixed(_) => content.extend(tail.chunks(SECTOR).enumerate().flat_map(
+                |(sector, octets)| {
+                    let kept = kept(sector);
+                    octets
+                        .iter()
+                        .map(move |octet| if kept { *octet } else { 0 })
+                },
+            )),
         }
         content
     }
@@ -614,7 +614,9 @@ impl DiskFile for ModelFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.lock_state();
         let result = state.operate();
-        state.inodes[self.inode].sync(&result);
+        if !state.crashed() {
+            state.inodes[self.inode].sync(&result);
+        }
         result
     }
 }
@@ -637,10 +639,10 @@ impl BlockFile for ModelFile {
     fn write_at(&mut self, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let mut state = self.disk.lock_state();
         let result = state.operate();
-        // A write that fails, or that the power interrupts, has written some of it.
+        // A write that fails, or that the power interrupts, has written some sectors of it.
         let written = match &result {
             Ok(()) => bytes,
-            Err(_) if state.crashed() => &[],
+            Err(_) if state.crashed() || bytes.len() <= SECTOR => &[],
             Err(_) => &bytes[..bytes.len() / 2],
         };
         let (start, end) = (offset as usize, offset as usize + written.len());
@@ -662,6 +664,9 @@ impl FileSystem for ModelFileSystem {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.0.lock_state();
         let result = state.operate();
+        if state.crashed() {
+            return result;
+        }
         for inode in &mut state.inodes {
             inode.sync(&result);
         }

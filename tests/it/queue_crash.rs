@@ -93,7 +93,11 @@ pub(crate) fn content(id: &MessageId, size: usize) -> Vec<u8> {
     content
 }
 
-pub(crate) async fn send(spool: &Spool, id: &MessageId, size: usize) -> Result<Receipt, QueueError> {
+pub(crate) async fn send(
+    spool: &Spool,
+    id: &MessageId,
+    size: usize,
+) -> Result<Receipt, QueueError> {
     let mut draft = spool.begin(envelope(id)).await?;
     for piece in content(id, size).chunks(3_000) {
         draft.append(piece).await?;
@@ -140,8 +144,9 @@ pub(crate) fn whole_queue(disk: &ModelDisk, context: &str) -> Queue {
         assert_eq!(found, expected, "{context}");
         assert!(
             message == content(&entry.id, size),
-            "{context}: the content of {} is damaged",
-            entry.id
+            "{context}: the content of {} is damaged: {:?}",
+            entry.id,
+            String::from_utf8_lossy(&message[..message.len().min(60)])
         );
         for extension in ["eml", "json"] {
             let path = Path::new(ROOT)

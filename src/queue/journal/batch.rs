@@ -7,7 +7,7 @@
 //!                      machine's name u16, the name
 //!           then       batches, each from the start of a page
 //!
-//! batch     0   "gpbatch" and the version, 1 octet
+//! batch     0   "gpbatch" and the version, 1 octet; "gperased" once it does not count any more
 //!           8   crc32 u32 of everything from 12 to its end
 //!           12  octets u32, this header included, the padding to the page's end not
 //!           16  journal id
@@ -35,6 +35,8 @@ pub(super) const VERSION: u32 = 1;
 
 const SEGMENT_MAGIC: &[u8; 16] = b"gatepost journal";
 const BATCH_MAGIC: &[u8; 8] = b"gpbatch\x01";
+/// What is written over the start of a batch that does not count any more.
+pub(super) const ERASED_MAGIC: &[u8; 8] = b"gperased";
 const HEADER_BYTES: usize = 64;
 const ID_BYTES: usize = 26;
 const RECORD_HEADER_BYTES: usize = ID_BYTES + 8;
@@ -122,9 +124,21 @@ pub(super) fn decode_header(bytes: &[u8]) -> Option<Header> {
 
 /// The same without looking whether the content is whole: what was to stand here.
 pub(super) fn claimed_header(bytes: &[u8]) -> Option<Header> {
-    if !bytes.starts_with(BATCH_MAGIC) {
-        return None;
-    }
+    bytes
+        .starts_with(BATCH_MAGIC)
+        .then(|| header_fields(bytes))
+        .flatten()
+}
+
+/// The number of the batch that was erased here.
+pub(super) fn erased_number(bytes: &[u8]) -> Option<u64> {
+    let header = bytes
+        .starts_with(ERASED_MAGIC)
+        .then(|| header_fields(bytes))??;
+    Some(header.number)
+}
+
+fn header_fields(bytes: &[u8]) -> Option<Header> {
     let header = Header {
         journal: bytes.get(16..32)?.try_into().ok()?,
         number: u64_at(bytes, 32)?,
@@ -144,10 +158,8 @@ pub(super) fn decode(bytes: &[u8]) -> Option<(Header, Vec<Record>)> {
     for _ in 0..header.records {
         let (fixed, content) = rest.split_at_checked(RECORD_HEADER_BYTES)?;
         let id = std::str::from_utf8(&fixed[..ID_BYTES]).ok()?.parse().ok()?;
-        let (envelope, content) =
-            content.split_at_checked(u32_at(fixed, ID_BYTES)? as usize)?;
-        let (message, content) =
-            content.split_at_checked(u32_at(fixed, ID_BYTES + 4)? as usize)?;
+        let (envelope, content) = content.split_at_checked(u32_at(fixed, ID_BYTES)? as usize)?;
+        let (message, content) = content.split_at_checked(u32_at(fixed, ID_BYTES + 4)? as usize)?;
         records.push(Record {
             id,
             envelope: envelope.to_vec(),
@@ -250,11 +262,11 @@ mod tests {
         assert_eq!(bytes.len() % PAGE, 0);
         let (header, found) = decode(&bytes).unwrap();
         assert_eq!(found, records);
+        assert_eq!((header.number, header.previous, header.covered), (9, 8, 4));
         assert_eq!(
-            (header.number, header.previous, header.covered),
-            (9, 8, 4)
+            (header.journal, header.padded_bytes()),
+            ([7; 16], bytes.len())
         );
-        assert_eq!((header.journal, header.padded_bytes()), ([7; 16], bytes.len()));
         let held: usize = records.iter().map(Record::encoded_bytes).sum();
         assert_eq!(header.bytes, HEADER_BYTES + held);
 
@@ -294,7 +306,10 @@ mod tests {
             damaged[at] ^= 1;
             assert_eq!(SegmentHeader::decode(&damaged), Err(SegmentFault::Damaged));
         }
-        assert_eq!(SegmentHeader::decode(&page[..100]), Err(SegmentFault::Damaged));
+        assert_eq!(
+            SegmentHeader::decode(&page[..100]),
+            Err(SegmentFault::Damaged)
+        );
         let long = SegmentHeader {
             journal: [3; 16],
             host: "ä".repeat(300),

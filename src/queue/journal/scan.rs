@@ -49,6 +49,8 @@ struct FoundSegment {
     batches: Vec<(Header, u64)>,
     /// Batches that begin here and are not whole.
     broken: Vec<Header>,
+    /// The numbers of batches that were erased.
+    erased: Vec<u64>,
 }
 
 /// The batches that count and are not covered.
@@ -121,7 +123,7 @@ fn read_segment(
     if let Err(SegmentFault::Version(version)) = header {
         return Err(QueueError::JournalVersion { path, version });
     }
-    let (mut batches, mut broken) = (Vec::new(), Vec::new());
+    let (mut batches, mut broken, mut erased) = (Vec::new(), Vec::new(), Vec::new());
     let mut offset = PAGE;
     while let Some(rest) = bytes.get(offset..)
         && !rest.is_empty()
@@ -131,6 +133,7 @@ fn read_segment(
             offset += header.padded_bytes();
         } else {
             broken.extend(batch::claimed_header(rest));
+            erased.extend(batch::erased_number(rest));
             offset += PAGE;
         }
     }
@@ -141,6 +144,7 @@ fn read_segment(
         header,
         batches,
         broken,
+        erased,
     })
 }
 
@@ -150,7 +154,11 @@ fn choose(segments: &BTreeMap<u64, FoundSegment>) -> Option<JournalId> {
     let headers = segments.values().filter_map(|segment| {
         let header = segment.header.as_ref().ok()?;
         let own = |found: &&(Header, u64)| found.0.journal == header.journal;
-        let greatest = segment.batches.iter().filter(own).map(|found| found.0.number);
+        let greatest = segment
+            .batches
+            .iter()
+            .filter(own)
+            .map(|found| found.0.number);
         Some((greatest.max().unwrap_or(0), header.journal))
     });
     let first = segments.values().filter_map(|segment| {
@@ -184,7 +192,9 @@ impl Found {
         let covered = self.batches.values().map(|(header, _)| header.covered);
         let covered = covered.max().unwrap_or(0);
         let mut missing = Vec::new();
-        if announced > tip && announced > covered {
+        let mut erased = self.segments.values().flat_map(|segment| &segment.erased);
+        let is_erased = erased.any(|number| *number == announced);
+        if announced > tip && announced > covered && !is_erased {
             missing.push((tip, announced));
         }
         let mut batches = VecDeque::new();
@@ -272,9 +282,11 @@ impl Found {
             };
             if let Some(trouble) = trouble {
                 opened.findings.push(
-                    Finding::warning(format!("the segment of the journal is not as it was: {trouble}"))
-                        .in_file(&segment.path)
-                        .hint("it is kept in damaged/; what could be read of it is in the queue"),
+                    Finding::warning(format!(
+                        "the segment of the journal is not as it was: {trouble}"
+                    ))
+                    .in_file(&segment.path)
+                    .hint("it is kept in damaged/; what could be read of it is in the queue"),
                 );
                 opened.aside.push(*name);
             }
@@ -313,7 +325,11 @@ impl Found {
                     path: found.path,
                     file: found.file,
                     end: segment_bytes,
-                    last: headers.clone().map(|header| header.number).max().unwrap_or(0),
+                    last: headers
+                        .clone()
+                        .map(|header| header.number)
+                        .max()
+                        .unwrap_or(0),
                     recorded: headers.map(|header| header.covered).max().unwrap_or(0),
                     trusted: found.length == segment_bytes && found.header.is_ok(),
                 };
