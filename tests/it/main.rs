@@ -14,6 +14,7 @@ mod config;
 mod corpus;
 mod daemon;
 mod dialogs;
+mod group_commit;
 mod journal_damage;
 mod journal_simulation;
 mod live;

@@ -65,6 +65,7 @@ struct State {
     pending: Vec<Change>,
     locks: BTreeSet<PathBuf>,
     operations: usize,
+    syncs: usize,
     fault: Fault,
     free: u64,
     boot: u8,
@@ -106,6 +107,7 @@ impl Default for State {
             pending: Vec::new(),
             locks: BTreeSet::new(),
             operations: 0,
+            syncs: 0,
             fault: Fault::None,
             free: u64::MAX,
             boot: 1,
@@ -166,6 +168,11 @@ impl ModelDisk {
     /// Operations since the fault was set.
     pub(crate) fn operations(&self) -> usize {
         self.lock_state().operations
+    }
+
+    /// Syncs of whatever kind, as long as the disk has been there.
+    pub(crate) fn syncs(&self) -> usize {
+        self.lock_state().syncs
     }
 
     pub(crate) fn set_free(&self, bytes: u64) {
@@ -571,6 +578,7 @@ impl Disk for ModelDisk {
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut state = self.operate()?;
+        state.syncs += 1;
         state.need_directory(path)?;
         // What happened to a name before goes with what happened to it last.
         let mut names = BTreeSet::new();
@@ -614,6 +622,7 @@ impl DiskFile for ModelFile {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.disk.lock_state();
         let result = state.operate();
+        state.syncs += 1;
         if !state.crashed() {
             state.inodes[self.inode].sync(&result);
         }
@@ -664,6 +673,7 @@ impl FileSystem for ModelFileSystem {
     fn sync(&mut self) -> io::Result<()> {
         let mut state = self.0.lock_state();
         let result = state.operate();
+        state.syncs += 1;
         if state.crashed() {
             return result;
         }
