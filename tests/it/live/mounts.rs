@@ -327,3 +327,30 @@ fn a_start_on_a_read_only_file_system() {
         daemon.stop();
     }
 }
+
+#[test]
+#[ignore = "needs a mount namespace: .ci/run runs it"]
+fn a_part_of_the_queue_on_another_file_system() {
+    let world = world_on("size=48m", "minimum_free = \"1MiB\"");
+    let daemon = world.start();
+    Client::logged_in(&daemon, TlsStart::Implicit).message("before");
+    daemon.stop();
+    std::fs::create_dir(world.path("elsewhere")).unwrap();
+    for part in ["ready", "hold", "drafts", "journal"] {
+        let place = world.path("queue").join(part);
+        world.mounts().bind(&world.path("elsewhere"), &place);
+        let (status, text) = world.refused_start();
+        assert_eq!(status, Some(1), "{text}");
+        assert_eq!(
+            text.trim_end(),
+            format!(
+                "error: DIR/queue/{part} is on another file system than the queue directory\n\
+                 hint: messages are renamed from one part to another: give the whole queue directory the file system"
+            )
+        );
+        world.unmount(&format!("queue/{part}"));
+    }
+    let daemon = world.start();
+    assert_eq!(world.queued().len(), 1);
+    daemon.stop();
+}
