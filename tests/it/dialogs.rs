@@ -43,6 +43,7 @@ enum Line {
     Gone,
     Message(String),
     Pass(Duration),
+    Rest,
     Server(String),
     Shutdown,
 }
@@ -109,6 +110,7 @@ fn parse(path: &Path) -> Dialogue {
             }
             "C:" => Line::Client([rest.as_bytes(), b"\r\n"].concat()),
             "R:" => Line::Client(unescape(rest)),
+            "S:" if rest == "..." => Line::Rest,
             "S:" => Line::Server(rest.to_owned()),
             "E:" => Line::Event(rest.to_owned()),
             "M:" => Line::Message(rest.to_owned()),
@@ -391,6 +393,14 @@ fn in_memory(dialogue: &Dialogue, cut: Cut<'_>) {
                 memory.session.tick(memory.now);
                 memory.pump();
             }
+            Line::Rest => {
+                while memory
+                    .next_line()
+                    .unwrap_or_else(|| panic!("{name}: the reply does not end"))
+                    .as_bytes()[3]
+                    == b'-'
+                {}
+            }
             Line::Server(expected) => {
                 let found = memory
                     .next_line()
@@ -498,9 +508,18 @@ async fn under_tls(stream: TcpStream, server: &Server) -> Box<dyn Stream> {
     Box::new(connector.connect(name, stream).await.unwrap())
 }
 
-async fn read_line(stream: &mut BufReader<Box<dyn Stream>>, name: &str) -> String {
+/// The server's next line, under TLS or before.
+async fn hear(
+    stream: &mut Option<BufReader<Box<dyn Stream>>>,
+    plain: &mut Option<BufReader<TcpStream>>,
+    name: &str,
+) -> String {
     let mut line = String::new();
-    let read = tokio::time::timeout(PATIENCE, stream.read_line(&mut line)).await;
+    let read = match (stream, plain) {
+        (Some(stream), _) => tokio::time::timeout(PATIENCE, stream.read_line(&mut line)).await,
+        (None, Some(plain)) => tokio::time::timeout(PATIENCE, plain.read_line(&mut line)).await,
+        (None, None) => unreachable!(),
+    };
     read.unwrap_or_else(|_| panic!("{name}: no answer in time"))
         .unwrap();
     line
@@ -568,18 +587,9 @@ async fn over_sockets(dialogue: &Dialogue) {
                     "{name}: stored {found:?}, expected {expected:?}"
                 );
             }
+            Line::Rest => while hear(&mut stream, &mut plain, name).await.as_bytes()[3] == b'-' {},
             Line::Server(expected) => {
-                let found = match (&mut stream, &mut plain) {
-                    (Some(stream), _) => read_line(stream, name).await,
-                    (None, Some(plain)) => {
-                        let mut line = String::new();
-                        let read = tokio::time::timeout(PATIENCE, plain.read_line(&mut line)).await;
-                        read.unwrap_or_else(|_| panic!("{name}: no answer in time"))
-                            .unwrap();
-                        line
-                    }
-                    (None, None) => unreachable!(),
-                };
+                let found = hear(&mut stream, &mut plain, name).await;
                 let found = found
                     .strip_suffix("\r\n")
                     .unwrap_or_else(|| panic!("{name}: {found:?}"))
