@@ -21,7 +21,7 @@ use std::time::Duration;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use gatepost::clock::Now;
 use gatepost::decision::{Account, Authentication, Origin, Rule, SenderPattern, Verdict};
-use gatepost::envelope::{Client, ENVELOPE_VERSION, Envelope, MessageId, Receipt, Recipient};
+use gatepost::envelope::{Client, Envelope, MessageId, Receipt, Recipient};
 use gatepost::queue::{Spool, SpoolSettings};
 use gatepost::session::{Link, Profile, Session, Step, TlsFacts};
 use gatepost::smtp::framing::{Frame, Framer, Mode};
@@ -150,27 +150,19 @@ fn session(criterion: &mut Criterion) {
 }
 
 fn envelope(id: MessageId) -> Envelope {
+    let client = Client {
+        address: "203.0.113.7".parse().unwrap(),
+        port: 50123,
+        name: "laptop.lan".to_owned(),
+        mechanism: "PLAIN".to_owned(),
+        tls: "TLSv1.3".to_owned(),
+        cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+    };
     Envelope {
-        version: ENVELOPE_VERSION,
-        id,
-        received_at: Now::read().wall,
         account: "alice@example.org".to_owned(),
         reverse_path: "alice@example.org".to_owned(),
-        recipients: vec![Recipient {
-            forward_path: "bob@example.net".to_owned(),
-        }],
-        size: 0,
-        body: None,
-        smtputf8: false,
-        auth: None,
-        client: Client {
-            address: "203.0.113.7".parse().unwrap(),
-            port: 50123,
-            name: "laptop.lan".to_owned(),
-            mechanism: "PLAIN".to_owned(),
-            tls: "TLSv1.3".to_owned(),
-            cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
-        },
+        recipients: vec![Recipient::new("bob@example.net")],
+        ..Envelope::new(id, Now::read().wall, client)
     }
 }
 

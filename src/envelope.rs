@@ -99,11 +99,40 @@ pub struct Envelope {
     pub client: Client,
 }
 
+impl Envelope {
+    /// An envelope without sender and recipients, and with nothing that is optional: what struct literals begin with,
+    /// so that a new field changes no place but this.
+    pub fn new(id: MessageId, received_at: Timestamp, client: Client) -> Self {
+        Self {
+            version: ENVELOPE_VERSION,
+            id,
+            received_at,
+            account: String::new(),
+            reverse_path: String::new(),
+            recipients: Vec::new(),
+            size: 0,
+            body: None,
+            smtputf8: false,
+            auth: None,
+            client,
+        }
+    }
+}
+
 /// One recipient.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Recipient {
     /// The forward-path without brackets and source route.
     pub forward_path: String,
+}
+
+impl Recipient {
+    /// A recipient of whom nothing else is said.
+    pub fn new(forward_path: impl Into<String>) -> Self {
+        Self {
+            forward_path: forward_path.into(),
+        }
+    }
 }
 
 /// What the client said of the body's octets (RFC 6152).
@@ -209,27 +238,24 @@ mod tests {
 
     #[test]
     fn the_json_of_version_1() {
+        let client = Client {
+            address: "203.0.113.7".parse().unwrap(),
+            port: 50123,
+            name: "laptop.lan".to_owned(),
+            mechanism: "PLAIN".to_owned(),
+            tls: "TLSv1.3".to_owned(),
+            cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+        };
         let envelope = Envelope {
-            version: ENVELOPE_VERSION,
-            id: MessageId::from_bits(7),
-            received_at: "2026-11-21T09:30:00.123Z".parse().unwrap(),
             account: "alice@example.org".to_owned(),
-            reverse_path: String::new(),
-            recipients: vec![Recipient {
-                forward_path: "bob@example.net".to_owned(),
-            }],
+            recipients: vec![Recipient::new("bob@example.net")],
             size: 1234,
             body: Some(Body::EightBitMime),
-            smtputf8: false,
-            auth: None,
-            client: Client {
-                address: "203.0.113.7".parse().unwrap(),
-                port: 50123,
-                name: "laptop.lan".to_owned(),
-                mechanism: "PLAIN".to_owned(),
-                tls: "TLSv1.3".to_owned(),
-                cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
-            },
+            ..Envelope::new(
+                MessageId::from_bits(7),
+                "2026-11-21T09:30:00.123Z".parse().unwrap(),
+                client,
+            )
         };
         let json = serde_json::to_string(&envelope).unwrap();
         assert_eq!(

@@ -407,7 +407,7 @@ fn is_mischievous(character: char) -> bool {
 mod tests {
     use clap::Parser;
 
-    use crate::envelope::{Client, ENVELOPE_VERSION, Recipient};
+    use crate::envelope::{Client, Recipient};
     use crate::queue::Place;
 
     use super::*;
@@ -420,33 +420,25 @@ mod tests {
 
     fn entry(bits: u128, reverse_path: &str, forward_paths: &[&str]) -> Entry {
         let id = MessageId::from_bits(bits);
+        let client = Client {
+            address: "203.0.113.7".parse().unwrap(),
+            port: 50123,
+            name: "laptop.lan".to_owned(),
+            mechanism: "PLAIN".to_owned(),
+            tls: "TLSv1.3".to_owned(),
+            cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+        };
+        let received_at = "2026-11-21T09:30:00.123Z".parse().unwrap();
         Entry {
             id: id.clone(),
             place: Place::Ready,
             envelope: Ok(Envelope {
-                version: ENVELOPE_VERSION,
-                id,
-                received_at: "2026-11-21T09:30:00.123Z".parse().unwrap(),
                 account: "alice@example.org".to_owned(),
                 reverse_path: reverse_path.to_owned(),
-                recipients: forward_paths
-                    .iter()
-                    .map(|path| Recipient {
-                        forward_path: (*path).to_owned(),
-                    })
-                    .collect(),
+                recipients: forward_paths.iter().copied().map(Recipient::new).collect(),
                 size: 2048,
                 body: Some(Body::EightBitMime),
-                smtputf8: false,
-                auth: None,
-                client: Client {
-                    address: "203.0.113.7".parse().unwrap(),
-                    port: 50123,
-                    name: "laptop.lan".to_owned(),
-                    mechanism: "PLAIN".to_owned(),
-                    tls: "TLSv1.3".to_owned(),
-                    cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
-                },
+                ..Envelope::new(id, received_at, client)
             }),
         }
     }

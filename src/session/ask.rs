@@ -7,7 +7,7 @@ use std::mem::replace;
 
 use super::{Ready, Session, Stage, State, TlsFacts, Transaction, Transfer};
 use crate::decision::{Account, Authentication, Claim, Question, Refusal, Unavailable, Verdict};
-use crate::envelope::{Client, ENVELOPE_VERSION, Envelope, MessageId, Receipt, Recipient};
+use crate::envelope::{Client, Envelope, MessageId, Receipt, Recipient};
 use crate::event::Event;
 use crate::message::HeaderSection;
 use crate::sasl::Mechanism;
@@ -229,31 +229,25 @@ impl BeginAsk<'_> {
             .tls
             .as_ref()
             .expect("AUTH is possible only under TLS, and MAIL only after AUTH");
+        let client = Client {
+            address: session.link.client.ip().to_canonical(),
+            port: session.link.client.port(),
+            name: transaction.ready.greeting.client_name.clone(),
+            mechanism: transaction.ready.mechanism.name().to_owned(),
+            tls: tls.version.clone(),
+            cipher: tls.cipher.clone(),
+        };
         Envelope {
-            version: ENVELOPE_VERSION,
-            id,
-            received_at: session.now.wall,
             account: transaction.ready.account.name.clone(),
             reverse_path: transaction.reverse_path.to_string(),
             recipients: transaction
                 .recipients
                 .iter()
-                .map(|path| Recipient {
-                    forward_path: path.to_string(),
-                })
+                .map(|path| Recipient::new(path.to_string()))
                 .collect(),
-            size: 0,
             body: transaction.parameters.body,
-            smtputf8: false,
             auth: transaction.first_submitter(),
-            client: Client {
-                address: session.link.client.ip().to_canonical(),
-                port: session.link.client.port(),
-                name: transaction.ready.greeting.client_name.clone(),
-                mechanism: transaction.ready.mechanism.name().to_owned(),
-                tls: tls.version.clone(),
-                cipher: tls.cipher.clone(),
-            },
+            ..Envelope::new(id, session.now.wall, client)
         }
     }
 

@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use gatepost::clock::Now;
 use gatepost::decision::Refusal;
-use gatepost::envelope::{Client, ENVELOPE_VERSION, Envelope, MessageId, Receipt, Recipient};
+use gatepost::envelope::{Client, Envelope, MessageId, Receipt, Recipient};
 use gatepost::queue::{Place, QueueDirectory, QueueError, Recovered, Spool, SpoolSettings};
 use gatepost::smtp::reply::Reply;
 use tokio::runtime::Runtime;
@@ -56,27 +56,23 @@ pub(crate) fn id(number: u128) -> MessageId {
 }
 
 pub(crate) fn envelope(id: &MessageId) -> Envelope {
+    let client = Client {
+        address: "203.0.113.7".parse().unwrap(),
+        port: 50123,
+        name: "laptop.lan".to_owned(),
+        mechanism: "PLAIN".to_owned(),
+        tls: "TLSv1.3".to_owned(),
+        cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+    };
     Envelope {
-        version: ENVELOPE_VERSION,
-        id: id.clone(),
-        received_at: "2026-11-21T09:30:00.123Z".parse().unwrap(),
         account: "alice@example.org".to_owned(),
         reverse_path: "alice@example.org".to_owned(),
-        recipients: vec![Recipient {
-            forward_path: "bob@example.net".to_owned(),
-        }],
-        size: 0,
-        body: None,
-        smtputf8: false,
-        auth: None,
-        client: Client {
-            address: "203.0.113.7".parse().unwrap(),
-            port: 50123,
-            name: "laptop.lan".to_owned(),
-            mechanism: "PLAIN".to_owned(),
-            tls: "TLSv1.3".to_owned(),
-            cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
-        },
+        recipients: vec![Recipient::new("bob@example.net")],
+        ..Envelope::new(
+            id.clone(),
+            "2026-11-21T09:30:00.123Z".parse().unwrap(),
+            client,
+        )
     }
 }
 
