@@ -27,6 +27,7 @@ use crate::sasl::Mechanism;
 use crate::server::{Listen, ServerLimits, TlsStart};
 use crate::session::Profile;
 use crate::smtp::address::Domain;
+use crate::smtp::extension::Extension;
 use crate::tls::{CertificateFiles, MinimumVersion, TlsSettings};
 
 mod keys;
@@ -169,6 +170,9 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let hash_queue = section.count("hash_queue", HASH_QUEUE, HASH_QUEUE_BOUNDS);
     let cache_for = section.duration_or_off("cache_for", CACHE_FOR, CACHE_FOR_BOUNDS);
 
+    let section = document.section("extensions");
+    let extensions = extensions(&section);
+
     let section = document.section("accounts");
     let accounts_file = section.path("file", ACCOUNTS_FILE_HINT);
     if accounts_file.is_none() && !section.has("file") {
@@ -249,6 +253,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
         profile: Profile {
             hostname,
             mechanisms,
+            extensions,
             message_bytes_max,
             header_bytes_max,
             received_fields_max,
@@ -525,6 +530,27 @@ fn mechanisms(section: &Section<'_>) -> Option<Vec<Mechanism>> {
         }
     }
     Some(mechanisms)
+}
+
+/// What is left to offer without `extensions.withhold`.
+fn extensions(section: &Section<'_>) -> Vec<Extension> {
+    let names = || Extension::ALL.iter().map(|extension| extension.keyword());
+    let example = format!("one or more of: {}", names().collect::<Vec<_>>().join(", "));
+    let mut offered = Extension::ALL.to_vec();
+    for Located { value, span } in section.texts_if_any("withhold", &example) {
+        match Extension::from_keyword(value) {
+            Some(extension) => offered.retain(|offered| *offered != extension),
+            None => {
+                let hint = match nearest(&value.to_ascii_uppercase(), names()) {
+                    Some(near) => format!("did you mean \"{near}\"?"),
+                    None => example.clone(),
+                };
+                let text = format!("has an unknown extension: \"{}\"", value.escape_debug());
+                section.report("withhold", span, Problem::new(text, hint));
+            }
+        }
+    }
+    offered
 }
 
 /// `limits.header_size`. Its default shrinks with `message_size`, so that one key is enough to make messages small.

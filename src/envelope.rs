@@ -89,6 +89,12 @@ pub struct Envelope {
     /// BODY= of RFC 6152.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Body>,
+    /// RET= of RFC 3461 section 4.3: how much of the message a failure report returns.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ret: Option<Return>,
+    /// ENVID= of RFC 3461 section 4.4, decoded: at most 100 printable ASCII characters, which reports repeat.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub envid: Option<String>,
     /// SMTPUTF8 of RFC 6531.
     #[serde(default)]
     pub smtputf8: bool,
@@ -112,6 +118,8 @@ impl Envelope {
             recipients: Vec::new(),
             size: 0,
             body: None,
+            ret: None,
+            envid: None,
             smtputf8: false,
             auth: None,
             client,
@@ -124,6 +132,12 @@ impl Envelope {
 pub struct Recipient {
     /// The forward-path without brackets and source route.
     pub forward_path: String,
+    /// NOTIFY= of RFC 3461 section 4.1, each word once and in the order of [`Notify`]; empty if it was not given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notify: Vec<Notify>,
+    /// ORCPT= of RFC 3461 section 4.2, decoded: the address type, `;`, and the address that the sender used.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub orcpt: Option<String>,
 }
 
 impl Recipient {
@@ -131,6 +145,7 @@ impl Recipient {
     pub fn new(forward_path: impl Into<String>) -> Self {
         Self {
             forward_path: forward_path.into(),
+            ..Self::default()
         }
     }
 }
@@ -144,6 +159,63 @@ pub enum Body {
     /// Octets above 127 do not occur, said the client; we do not look.
     #[serde(rename = "7BIT")]
     SevenBit,
+}
+
+impl Body {
+    /// The word that SMTP has for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::EightBitMime => "8BITMIME",
+            Self::SevenBit => "7BIT",
+        }
+    }
+}
+
+/// When a report about a recipient is wanted (RFC 3461 section 4.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Notify {
+    /// Under no circumstances. Stands alone.
+    Never,
+    /// When it was delivered.
+    Success,
+    /// When it could not be delivered.
+    Failure,
+    /// When its delivery takes unusually long.
+    Delay,
+}
+
+impl Notify {
+    /// The word that SMTP has for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Never => "NEVER",
+            Self::Success => "SUCCESS",
+            Self::Failure => "FAILURE",
+            Self::Delay => "DELAY",
+        }
+    }
+}
+
+/// How much of the message a failure report returns (RFC 3461 section 4.3).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Return {
+    /// All of it.
+    #[serde(rename = "FULL")]
+    Full,
+    /// Its header section.
+    #[serde(rename = "HDRS")]
+    Headers,
+}
+
+impl Return {
+    /// The word that SMTP has for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "FULL",
+            Self::Headers => "HDRS",
+        }
+    }
 }
 
 /// The other end of the connection.
@@ -268,8 +340,27 @@ mod tests {
             )
         );
         assert_eq!(serde_json::from_str::<Envelope>(&json).unwrap(), envelope);
+        // What was asked for goes along, under its name in the contract.
+        let asked = Envelope {
+            recipients: vec![Recipient {
+                notify: vec![Notify::Success, Notify::Failure],
+                orcpt: Some("rfc822;bob@example.net".to_owned()),
+                ..Recipient::new("bob@example.net")
+            }],
+            ret: Some(Return::Headers),
+            envid: Some("QQ314159".to_owned()),
+            ..envelope.clone()
+        };
+        let text = serde_json::to_string(&asked).unwrap();
+        for part in [
+            r#""recipients":[{"forward_path":"bob@example.net","notify":["SUCCESS","FAILURE"],"orcpt":"rfc822;bob@example.net"}]"#,
+            r#""body":"8BITMIME","ret":"HDRS","envid":"QQ314159","smtputf8":false"#,
+        ] {
+            assert!(text.contains(part), "{text}");
+        }
+        assert_eq!(serde_json::from_str::<Envelope>(&text).unwrap(), asked);
         // A field of a later version does not confuse this one.
-        let later = json.replacen('{', r#"{"priority":3,"#, 1);
+        let later = json.replacen('{', r#"{"some_day":3,"#, 1);
         assert_eq!(serde_json::from_str::<Envelope>(&later).unwrap(), envelope);
     }
 }

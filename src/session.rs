@@ -46,7 +46,7 @@ use crate::event::Event;
 use crate::message::{Authors, Header, HeaderSection};
 use crate::sasl::{Exchange, Mechanism};
 use crate::smtp::address::{ForwardPath, ReversePath};
-use crate::smtp::extension::MailParameters;
+use crate::smtp::extension::{MailParameters, RcptParameters};
 use crate::smtp::framing::Framer;
 use crate::smtp::reply::Reply;
 
@@ -141,7 +141,7 @@ enum State {
     Ready(Ready),
     JudgingSender(Ready, Proposal),
     Mail(Transaction),
-    JudgingRecipient(Transaction, ForwardPath),
+    JudgingRecipient(Transaction, Addressee),
     Beginning(Transaction),
     Data(Transfer),
     JudgingAuthors(Transfer, Box<Judged>),
@@ -173,13 +173,20 @@ struct Proposal {
     parameters: MailParameters,
 }
 
+/// RCPT as the client wants it.
+#[derive(Debug)]
+struct Addressee {
+    forward_path: ForwardPath,
+    parameters: RcptParameters,
+}
+
 /// A transaction: MAIL was accepted.
 #[derive(Debug)]
 struct Transaction {
     ready: Ready,
     reverse_path: ReversePath,
     parameters: MailParameters,
-    recipients: Vec<ForwardPath>,
+    recipients: Vec<Addressee>,
 }
 
 /// A message on its way in.

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::clock::rfc3339_milliseconds;
 use crate::diagnostic::Finding;
-use crate::envelope::{Body, Envelope, MessageId};
+use crate::envelope::{Envelope, MessageId, Recipient};
 use crate::queue::{Entry, QueueDirectory, QueueError};
 
 use super::{Failure, print, say};
@@ -316,6 +316,19 @@ fn recipients(envelope: &Envelope) -> String {
     }
 }
 
+/// What is said of a recipient beside its path, as RCPT says it but decoded; empty if it is nothing.
+fn wishes(recipient: &Recipient) -> String {
+    let mut text = String::new();
+    if !recipient.notify.is_empty() {
+        let words: Vec<&str> = recipient.notify.iter().map(|word| word.as_str()).collect();
+        let _ = write!(text, " NOTIFY={}", words.join(","));
+    }
+    if let Some(orcpt) = &recipient.orcpt {
+        let _ = write!(text, " ORCPT={}", visible(orcpt));
+    }
+    text
+}
+
 /// What `show` says of one message.
 fn description(entry: &Entry, file: Option<&Path>, header: &str) -> String {
     let mut text = String::new();
@@ -332,14 +345,18 @@ fn description(entry: &Entry, file: Option<&Path>, header: &str) -> String {
         for (index, recipient) in envelope.recipients.iter().enumerate() {
             line(
                 if index == 0 { "to" } else { "" },
-                &path(&recipient.forward_path),
+                &(path(&recipient.forward_path) + &wishes(recipient)),
             );
         }
         line("size", &format!("{} octets", envelope.size));
-        match envelope.body {
-            Some(Body::EightBitMime) => line("body", "8BITMIME"),
-            Some(Body::SevenBit) => line("body", "7BIT"),
-            None => {}
+        if let Some(body) = envelope.body {
+            line("body", body.as_str());
+        }
+        if let Some(ret) = envelope.ret {
+            line("ret", ret.as_str());
+        }
+        if let Some(envid) = &envelope.envid {
+            line("envid", &visible(envid));
         }
         if envelope.smtputf8 {
             line("smtputf8", "yes");
@@ -407,7 +424,7 @@ fn is_mischievous(character: char) -> bool {
 mod tests {
     use clap::Parser;
 
-    use crate::envelope::{Client, Recipient};
+    use crate::envelope::{Body, Client, Notify, Return};
     use crate::queue::Place;
 
     use super::*;
@@ -490,6 +507,26 @@ file       /spool/ready/x.eml
 Subject: hello
  world";
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_description_shows_what_was_asked_for() {
+        let mut entry = entry(1, "alice@example.org", &["b@example.net", "c@example.net"]);
+        let envelope = entry.envelope.as_mut().unwrap();
+        envelope.ret = Some(Return::Headers);
+        envelope.envid = Some("QQ 314159".to_owned());
+        envelope.recipients[0].notify = vec![Notify::Success, Notify::Delay];
+        envelope.recipients[1].orcpt = Some("utf-8;c\u{202e}@example.net".to_owned());
+        let text = description(&entry, None, "");
+        let expected = "\
+to         <b@example.net> NOTIFY=SUCCESS,DELAY
+           <c@example.net> ORCPT=utf-8;c\\u{202e}@example.net
+size       2048 octets
+body       8BITMIME
+ret        HDRS
+envid      QQ 314159
+client";
+        assert!(text.contains(expected), "{text}");
     }
 
     #[test]

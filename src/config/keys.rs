@@ -18,6 +18,7 @@ pub const KEYS: &[&str] = &[
     "auth.hash_memory",
     "auth.hash_queue",
     "auth.cache_for",
+    "extensions.withhold",
     "accounts.file",
     "queue.directory",
     "queue.minimum_free",

@@ -256,6 +256,17 @@ impl<'d> Section<'d> {
 
     /// A text, or a list of texts; never an empty list.
     pub(super) fn texts(&self, key: &'static str, example: &str) -> Vec<Located<&'d str>> {
+        if let Some(value) = self.value(key)
+            && let DeValue::Array(elements) = value.get_ref()
+            && elements.is_empty()
+        {
+            self.report(key, value.span(), Problem::new("is empty", example));
+        }
+        self.texts_if_any(key, example)
+    }
+
+    /// The same, where an empty list means something.
+    pub(super) fn texts_if_any(&self, key: &'static str, example: &str) -> Vec<Located<&'d str>> {
         let Some(value) = self.value(key) else {
             return Vec::new();
         };
@@ -263,9 +274,6 @@ impl<'d> Section<'d> {
             DeValue::Array(elements) => elements.iter().collect(),
             _ => vec![value],
         };
-        if elements.is_empty() {
-            self.report(key, value.span(), Problem::new("is empty", example));
-        }
         let mut texts = Vec::new();
         for element in elements {
             match element.get_ref() {

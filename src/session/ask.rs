@@ -144,8 +144,8 @@ impl PolicyAsk<'_> {
             State::JudgingSender(_, proposal) => Question::Sender {
                 reverse_path: &proposal.reverse_path,
             },
-            State::JudgingRecipient(transaction, forward_path) => Question::Recipient {
-                forward_path,
+            State::JudgingRecipient(transaction, addressee) => Question::Recipient {
+                forward_path: &addressee.forward_path,
                 accepted: transaction.recipients.len() as u64,
             },
             State::JudgingAuthors(_, judged) => Question::Author {
@@ -183,17 +183,17 @@ impl PolicyAsk<'_> {
                 session.state = State::Ready(ready);
                 session.refuse_mail(Some(&proposal.reverse_path), reply, &reason);
             }
-            (State::JudgingRecipient(mut transaction, forward_path), Verdict::Allow(_)) => {
-                transaction.recipients.push(forward_path);
+            (State::JudgingRecipient(mut transaction, addressee), Verdict::Allow(_)) => {
+                transaction.recipients.push(addressee);
                 session.state = State::Mail(transaction);
                 session.respond(Reply::recipient_ok());
             }
             (
-                State::JudgingRecipient(transaction, path),
+                State::JudgingRecipient(transaction, addressee),
                 Verdict::Refuse(Refusal { reply, reason, .. }),
             ) => {
                 session.state = State::Mail(transaction);
-                session.refuse_rcpt(Some(&path), reply, &reason);
+                session.refuse_rcpt(Some(&addressee.forward_path), reply, &reason);
             }
             (State::JudgingAuthors(transfer, judged), Verdict::Allow(_)) => {
                 session.accept_header(transfer, *judged)
@@ -237,15 +237,22 @@ impl BeginAsk<'_> {
             tls: tls.version.clone(),
             cipher: tls.cipher.clone(),
         };
+        let parameters = &transaction.parameters;
         Envelope {
             account: transaction.ready.account.name.clone(),
             reverse_path: transaction.reverse_path.to_string(),
             recipients: transaction
                 .recipients
                 .iter()
-                .map(|path| Recipient::new(path.to_string()))
+                .map(|addressee| Recipient {
+                    notify: addressee.parameters.notify.clone().unwrap_or_default(),
+                    orcpt: addressee.parameters.orcpt.clone(),
+                    ..Recipient::new(addressee.forward_path.to_string())
+                })
                 .collect(),
-            body: transaction.parameters.body,
+            body: parameters.body,
+            ret: parameters.ret,
+            envid: parameters.envid.clone(),
             auth: transaction.first_submitter(),
             ..Envelope::new(id, session.now.wall, client)
         }

@@ -2,15 +2,15 @@
 
 use zeroize::Zeroizing;
 
-use super::{Greeting, Proposal, Ready, Session, State, Transaction};
+use super::{Addressee, Greeting, Proposal, Ready, Session, State, Transaction};
 use crate::event::Event;
 use crate::sasl::{Exchange, ExchangeError, Mechanism, Turn, decode_response, encode_challenge};
 use crate::secret::Secret;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::command::{Command, Parameter, SyntaxError, Verb};
 use crate::smtp::extension::{
-    AUTH_RESPONSE_BYTES_MAX, COMMAND_LINE_BYTES_MAX, MailParameters, ehlo_lines, mechanism_list,
-    refuse_rcpt_parameters,
+    AUTH_RESPONSE_BYTES_MAX, MailParameters, RcptParameters, command_line_bytes_max, ehlo_lines,
+    mechanism_list,
 };
 use crate::smtp::framing::{Frame, FramingError, Mode};
 use crate::smtp::reply::Reply;
@@ -22,7 +22,7 @@ impl Session {
         let bytes_max = if authenticating {
             AUTH_RESPONSE_BYTES_MAX + 2
         } else {
-            COMMAND_LINE_BYTES_MAX
+            command_line_bytes_max(&self.profile.extensions)
         };
         // A copy, since acting on the line changes what it is a part of. It may be a password.
         let line = match self.framer.next(Mode::Line { bytes_max }) {
@@ -158,6 +158,7 @@ impl Session {
             true => {
                 let lines = ehlo_lines(
                     profile.message_bytes_max,
+                    &profile.extensions,
                     &profile.mechanisms,
                     link.tls.is_some(),
                 );
@@ -285,7 +286,7 @@ impl Session {
             let reply = Reply::bad_sequence("a transaction is already open: RSET first");
             return self.refuse_mail(Some(&reverse_path), reply, "nested MAIL");
         }
-        let parameters = match MailParameters::parse(parameters) {
+        let parameters = match MailParameters::parse(parameters, &self.profile.extensions) {
             Ok(parameters) => parameters,
             Err(reply) => return self.refuse_mail(Some(&reverse_path), reply, "bad parameter"),
         };
@@ -328,14 +329,15 @@ impl Session {
                 "RCPT before MAIL",
             );
         };
-        if let Err(reply) = refuse_rcpt_parameters(parameters) {
-            return self.refuse_rcpt(Some(&forward_path), reply, "bad parameter");
-        }
-        // Named twice is meant once: a second copy is what nobody wants.
+        let parameters = match RcptParameters::parse(parameters, &self.profile.extensions) {
+            Ok(parameters) => parameters,
+            Err(reply) => return self.refuse_rcpt(Some(&forward_path), reply, "bad parameter"),
+        };
+        // Named twice is meant once: a second copy is what nobody wants. What was asked for first holds.
         if transaction
             .recipients
             .iter()
-            .any(|known| same_recipient(known, &forward_path))
+            .any(|known| same_recipient(&known.forward_path, &forward_path))
         {
             return self.respond(Reply::recipient_ok());
         }
@@ -344,7 +346,13 @@ impl Session {
             return self.refuse_rcpt(Some(&forward_path), reply, "limits.recipients_per_message");
         }
         self.state = match std::mem::replace(&mut self.state, State::Closed) {
-            State::Mail(transaction) => State::JudgingRecipient(transaction, forward_path),
+            State::Mail(transaction) => State::JudgingRecipient(
+                transaction,
+                Addressee {
+                    forward_path,
+                    parameters,
+                },
+            ),
             other => other,
         };
     }

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use crate::sasl::Mechanism;
+use crate::smtp::extension::Extension;
 
 /// The settings of a session. A reload makes a new one; a connection keeps the one that it began with.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -11,6 +12,8 @@ pub struct Profile {
     pub hostname: String,
     /// What AUTH offers, in this order.
     pub mechanisms: Vec<Mechanism>,
+    /// What EHLO offers of the extensions that can be withheld, in the order of [`Extension::ALL`].
+    pub extensions: Vec<Extension>,
     /// Octets in one message, as SIZE counts them (RFC 1870 section 3).
     pub message_bytes_max: u64,
     /// Octets in a message's header section; it is the part that is held in memory.
@@ -38,6 +41,7 @@ impl Default for Profile {
         Self {
             hostname: "localhost".to_owned(),
             mechanisms: vec![Mechanism::Plain, Mechanism::Login],
+            extensions: Extension::ALL.to_vec(),
             message_bytes_max: 35 << 20,
             header_bytes_max: 256 << 10,
             received_fields_max: 100,

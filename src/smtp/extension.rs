@@ -5,11 +5,16 @@
 
 use std::borrow::Cow;
 
-use crate::envelope::Body;
+use crate::envelope::{Body, Notify, Return};
 use crate::sasl::Mechanism;
 use crate::smtp::address::Mailbox;
 use crate::smtp::command::Parameter;
 use crate::smtp::reply::Reply;
+
+mod notification;
+mod xtext;
+
+pub use xtext::decode_xtext;
 
 /// RFC 5321 section 4.5.3.1.4: octets in a command line, CRLF included.
 const COMMAND_LINE_BASE: usize = 512;
@@ -20,18 +25,59 @@ const BODY_PARAMETER: usize = 17;
 /// RFC 4954 section 3: AUTH adds 500 octets to MAIL.
 const AUTH_PARAMETER: usize = 500;
 
-/// The longest command line, CRLF included, with everything that the offered extensions add.
-pub const COMMAND_LINE_BYTES_MAX: usize =
-    COMMAND_LINE_BASE + SIZE_PARAMETER + BODY_PARAMETER + AUTH_PARAMETER;
-
 /// RFC 4954 section 4: the longest line of an AUTH exchange, here without its CRLF.
 pub const AUTH_RESPONSE_BYTES_MAX: usize = 12_288;
+
+/// An extension that the operator can withhold. The others (PIPELINING, SIZE, 8BITMIME, ENHANCEDSTATUSCODES, STARTTLS,
+/// AUTH) are what submission is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Extension {
+    /// DSN (RFC 3461): RET and ENVID of MAIL, NOTIFY and ORCPT of RCPT.
+    Dsn,
+}
+
+impl Extension {
+    /// All of them, in the order of EHLO's lines.
+    pub const ALL: [Self; 1] = [Self::Dsn];
+
+    /// Its EHLO keyword.
+    pub fn keyword(self) -> &'static str {
+        match self {
+            Self::Dsn => "DSN",
+        }
+    }
+
+    /// The extension of this keyword, in any case of letters.
+    pub fn from_keyword(keyword: &str) -> Option<Self> {
+        Self::ALL
+            .into_iter()
+            .find(|extension| extension.keyword().eq_ignore_ascii_case(keyword))
+    }
+
+    /// The octets that it adds to MAIL and to RCPT.
+    fn line_bytes(self) -> (usize, usize) {
+        match self {
+            Self::Dsn => (notification::MAIL_BYTES, notification::RCPT_BYTES),
+        }
+    }
+}
+
+/// The longest command line, CRLF included, with everything that the offered extensions add to the one command to
+/// which they add most.
+pub fn command_line_bytes_max(offered: &[Extension]) -> usize {
+    let (mail, rcpt) = offered
+        .iter()
+        .map(|extension| extension.line_bytes())
+        .fold((0, 0), |sum, more| (sum.0 + more.0, sum.1 + more.1));
+    COMMAND_LINE_BASE + rcpt.max(SIZE_PARAMETER + BODY_PARAMETER + AUTH_PARAMETER + mail)
+}
 
 /// The lines of EHLO behind the host name.
 ///
 /// `under_tls`: AUTH is offered only then, STARTTLS only before (RFC 3207 section 4.2).
 pub fn ehlo_lines(
     message_bytes_max: u64,
+    offered: &[Extension],
     mechanisms: &[Mechanism],
     under_tls: bool,
 ) -> Vec<Cow<'static, str>> {
@@ -41,6 +87,7 @@ pub fn ehlo_lines(
         "8BITMIME".into(),
         "ENHANCEDSTATUSCODES".into(),
     ];
+    lines.extend(offered.iter().map(|extension| extension.keyword().into()));
     lines.push(if under_tls {
         format!("AUTH {}", mechanism_list(mechanisms)).into()
     } else {
@@ -67,6 +114,19 @@ pub struct MailParameters {
     pub body: Option<Body>,
     /// AUTH= (RFC 4954 section 5).
     pub auth: Option<AuthParameter>,
+    /// RET= (RFC 3461 section 4.3).
+    pub ret: Option<Return>,
+    /// ENVID= (RFC 3461 section 4.4), decoded.
+    pub envid: Option<String>,
+}
+
+/// The parameters of RCPT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RcptParameters {
+    /// NOTIFY= (RFC 3461 section 4.1), each word once and in order.
+    pub notify: Option<Vec<Notify>>,
+    /// ORCPT= (RFC 3461 section 4.2), decoded: the address type, `;`, and the address.
+    pub orcpt: Option<String>,
 }
 
 /// Who is said to have submitted the message first (RFC 4954 section 5).
@@ -79,8 +139,9 @@ pub enum AuthParameter {
 }
 
 impl MailParameters {
-    /// The meaning of MAIL's parameters, or the reply that refuses them.
-    pub fn parse(parameters: &[Parameter]) -> Result<Self, Reply> {
+    /// The meaning of MAIL's parameters where these extensions are offered, or the reply that refuses them.
+    pub fn parse(parameters: &[Parameter], offered: &[Extension]) -> Result<Self, Reply> {
+        let dsn = offered.contains(&Extension::Dsn);
         let mut parsed = Self::default();
         for parameter in parameters {
             let value = parameter.value.as_deref().unwrap_or_default();
@@ -88,6 +149,10 @@ impl MailParameters {
                 "SIZE" => once(&mut parsed.size, parse_size(value), "SIZE")?,
                 "BODY" => once(&mut parsed.body, parse_body(value), "BODY")?,
                 "AUTH" => once(&mut parsed.auth, parse_auth(value), "AUTH")?,
+                "RET" if dsn => once(&mut parsed.ret, notification::parse_ret(value), "RET")?,
+                "ENVID" if dsn => {
+                    once(&mut parsed.envid, notification::parse_envid(value), "ENVID")?
+                }
                 other => return Err(Reply::unknown_parameter(other)),
             }
         }
@@ -95,11 +160,27 @@ impl MailParameters {
     }
 }
 
-/// RCPT has no parameters yet.
-pub fn refuse_rcpt_parameters(parameters: &[Parameter]) -> Result<(), Reply> {
-    parameters.first().map_or(Ok(()), |parameter| {
-        Err(Reply::unknown_parameter(&parameter.keyword))
-    })
+impl RcptParameters {
+    /// The meaning of RCPT's parameters where these extensions are offered, or the reply that refuses them.
+    pub fn parse(parameters: &[Parameter], offered: &[Extension]) -> Result<Self, Reply> {
+        let dsn = offered.contains(&Extension::Dsn);
+        let mut parsed = Self::default();
+        for parameter in parameters {
+            let value = parameter.value.as_deref().unwrap_or_default();
+            match parameter.keyword.as_str() {
+                "NOTIFY" if dsn => once(
+                    &mut parsed.notify,
+                    notification::parse_notify(value),
+                    "NOTIFY",
+                )?,
+                "ORCPT" if dsn => {
+                    once(&mut parsed.orcpt, notification::parse_orcpt(value), "ORCPT")?
+                }
+                other => return Err(Reply::unknown_parameter(other)),
+            }
+        }
+        Ok(parsed)
+    }
 }
 
 fn once<T>(slot: &mut Option<T>, value: Option<T>, keyword: &str) -> Result<(), Reply> {
@@ -139,25 +220,6 @@ fn parse_auth(value: &str) -> Option<AuthParameter> {
     }
 }
 
-/// `xtext = *( xchar / hexchar )`, `hexchar = "+" 2(%x30-39 / %x41-46)` (RFC 3461 section 4): the octets that it means.
-pub fn decode_xtext(text: &str) -> Option<Vec<u8>> {
-    let digit = |byte: u8| match byte {
-        b'0'..=b'9' => Some(byte - b'0'),
-        b'A'..=b'F' => Some(byte - b'A' + 10),
-        _ => None,
-    };
-    let mut decoded = Vec::with_capacity(text.len());
-    let mut bytes = text.bytes();
-    while let Some(byte) = bytes.next() {
-        match byte {
-            b'+' => decoded.push((digit(bytes.next()?)? << 4) | digit(bytes.next()?)?),
-            b'!'..=b'~' if byte != b'=' => decoded.push(byte),
-            _ => return None,
-        }
-    }
-    Some(decoded)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -168,15 +230,28 @@ mod tests {
         let Ok(Command::Mail { parameters, .. }) = Command::parse(line.as_bytes()) else {
             panic!("{line}")
         };
-        MailParameters::parse(&parameters).map_err(|reply| reply.to_string()[..9].to_owned())
+        MailParameters::parse(&parameters, &Extension::ALL)
+            .map_err(|reply| reply.to_string()[..9].to_owned())
+    }
+
+    fn check_rcpt(parameters: &str) -> Result<RcptParameters, String> {
+        let line = format!("RCPT TO:<a@b.example> {parameters}");
+        let Ok(Command::Rcpt { parameters, .. }) = Command::parse(line.as_bytes()) else {
+            panic!("{line}")
+        };
+        RcptParameters::parse(&parameters, &Extension::ALL)
+            .map_err(|reply| reply.to_string()[..9].to_owned())
     }
 
     #[test]
     fn mail_parameters() {
         assert_eq!(check(""), Ok(MailParameters::default()));
-        let parsed = check("SIZE=1000 body=8bitmime AUTH=e+3Dmc2@example.com").unwrap();
+        let parsed =
+            check("SIZE=1000 body=8bitmime AUTH=e+3Dmc2@example.com ret=full ENVID=Q+2B").unwrap();
         assert_eq!(parsed.size, Some(1000));
         assert_eq!(parsed.body, Some(Body::EightBitMime));
+        assert_eq!(parsed.ret, Some(Return::Full));
+        assert_eq!(parsed.envid.as_deref(), Some("Q+"));
         let Some(AuthParameter::Mailbox(mailbox)) = parsed.auth else {
             panic!()
         };
@@ -196,7 +271,14 @@ mod tests {
             ("AUTH=a+4", "501 5.5.4"),
             ("AUTH=+zz", "501 5.5.4"),
             ("AUTH=nobody", "501 5.5.4"),
-            ("RET=FULL", "555 5.5.4"),
+            ("RET", "501 5.5.4"),
+            ("RET=ALL", "501 5.5.4"),
+            ("RET=FULL RET=FULL", "501 5.5.4"),
+            ("ENVID=+0A", "501 5.5.4"),
+            ("ENVID=a ENVID=b", "501 5.5.4"),
+            ("NOTIFY=NEVER", "555 5.5.4"),
+            ("ORCPT=rfc822;a@b.example", "555 5.5.4"),
+            ("X-OURS=1", "555 5.5.4"),
             ("SMTPUTF8", "555 5.5.4"),
         ] {
             assert_eq!(check(bad), Err(reply.to_owned()), "{bad}");
@@ -204,13 +286,62 @@ mod tests {
     }
 
     #[test]
+    fn rcpt_parameters() {
+        assert_eq!(check_rcpt(""), Ok(RcptParameters::default()));
+        let parsed = check_rcpt("ORCPT=rfc822;a+2Bb@b.example notify=delay,Success").unwrap();
+        assert_eq!(parsed.notify, Some(vec![Notify::Success, Notify::Delay]));
+        assert_eq!(parsed.orcpt.as_deref(), Some("rfc822;a+b@b.example"));
+        for (bad, reply) in [
+            ("NOTIFY", "501 5.5.4"),
+            ("NOTIFY=NEVER,DELAY", "501 5.5.4"),
+            ("NOTIFY=NEVER NOTIFY=NEVER", "501 5.5.4"),
+            ("ORCPT=a@b.example", "501 5.5.4"),
+            ("ORCPT=rfc822;a ORCPT=rfc822;a", "501 5.5.4"),
+            ("RET=FULL", "555 5.5.4"),
+            ("SIZE=1", "555 5.5.4"),
+        ] {
+            assert_eq!(check_rcpt(bad), Err(reply.to_owned()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_offered_is_not_understood() {
+        let parameter = |keyword: &str, value: &str| Parameter {
+            keyword: keyword.to_owned(),
+            value: Some(value.to_owned()),
+        };
+        for (mail, rcpt) in [
+            (parameter("RET", "FULL"), parameter("NOTIFY", "NEVER")),
+            (parameter("ENVID", "1"), parameter("ORCPT", "rfc822;a")),
+        ] {
+            for refused in [
+                MailParameters::parse(&[mail], &[]).unwrap_err(),
+                RcptParameters::parse(&[rcpt], &[]).unwrap_err(),
+            ] {
+                assert!(refused.to_string().starts_with("555 5.5.4"), "{refused}");
+            }
+        }
+    }
+
+    #[test]
+    fn lines_grow_with_what_is_offered() {
+        assert_eq!(command_line_bytes_max(&[]), 512 + 26 + 17 + 500);
+        let longest = format!(
+            " SIZE={} BODY=8BITMIME RET=FULL ENVID={}",
+            u64::MAX,
+            "x".repeat(100)
+        );
+        assert!(command_line_bytes_max(&Extension::ALL) >= 1012 + longest.len());
+    }
+
+    #[test]
     fn auth_only_under_tls() {
-        let before = ehlo_lines(1000, &Mechanism::ALL, false);
+        let before = ehlo_lines(1000, &[], &Mechanism::ALL, false);
         assert!(
             before.contains(&"STARTTLS".into())
                 && !before.iter().any(|line| line.starts_with("AUTH"))
         );
-        let under = ehlo_lines(1000, &[Mechanism::Plain, Mechanism::Login], true);
+        let under = ehlo_lines(1000, &[], &[Mechanism::Plain, Mechanism::Login], true);
         assert!(under.contains(&"AUTH PLAIN LOGIN".into()) && !under.contains(&"STARTTLS".into()));
     }
 }

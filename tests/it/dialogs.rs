@@ -13,6 +13,7 @@ use gatepost::event::Event;
 use gatepost::policy::{Limiter, Policy, PolicySettings};
 use gatepost::server::ServerLimits;
 use gatepost::session::{Link, Profile, Session, Step, TlsFacts};
+use gatepost::smtp::extension::Extension;
 use gatepost::smtp::reply::Reply;
 use rustls::pki_types::ServerName;
 use rustls::pki_types::pem::PemObject as _;
@@ -40,6 +41,8 @@ enum Line {
     Closed,
     Fault(Fault),
     Event(String),
+    /// A JSON pointer into the envelope, and what is there; `None` for nothing.
+    Envelope(String, Option<serde_json::Value>),
     Gone,
     Message(String),
     Pass(Duration),
@@ -104,6 +107,12 @@ fn parse(path: &Path) -> Dialogue {
                 dialogue.in_pieces = rest != "whole";
                 continue;
             }
+            "withhold" => {
+                let withheld = Extension::from_keyword(rest).unwrap();
+                let extensions = &mut dialogue.profile.extensions;
+                extensions.retain(|extension| *extension != withheld);
+                continue;
+            }
             "set" => {
                 set(&mut dialogue, rest);
                 continue;
@@ -113,6 +122,11 @@ fn parse(path: &Path) -> Dialogue {
             "S:" if rest == "..." => Line::Rest,
             "S:" => Line::Server(rest.to_owned()),
             "E:" => Line::Event(rest.to_owned()),
+            "J:" => {
+                let (pointer, value) = rest.split_once(' ').unwrap();
+                let value = (value != "-").then(|| serde_json::from_str(value).unwrap());
+                Line::Envelope(pointer.to_owned(), value)
+            }
             "M:" => Line::Message(rest.to_owned()),
             "F:" => Line::Fault(match rest {
                 "append" => Fault::Append,
@@ -225,6 +239,8 @@ struct Memory {
     draft: Option<Vec<u8>>,
     fault: Option<Fault>,
     stored: Vec<Vec<u8>>,
+    /// Of the last draft.
+    envelope: serde_json::Value,
     events: VecDeque<String>,
     output: Vec<u8>,
     closed: bool,
@@ -253,6 +269,7 @@ impl Memory {
             draft: None,
             fault: None,
             stored: Vec::new(),
+            envelope: serde_json::Value::Null,
             events: VecDeque::new(),
             output: Vec::new(),
             closed: false,
@@ -285,6 +302,7 @@ impl Memory {
                     let id = MessageId::from_bits(self.ids);
                     let envelope = ask.envelope(id.clone());
                     assert!(!envelope.recipients.is_empty());
+                    self.envelope = serde_json::to_value(&envelope).unwrap();
                     assert!(
                         self.draft.replace(Vec::new()).is_none(),
                         "one draft at a time"
@@ -373,6 +391,11 @@ fn in_memory(dialogue: &Dialogue, cut: Cut<'_>) {
                     );
                 }
             }
+            Line::Envelope(pointer, expected) => assert_eq!(
+                memory.envelope.pointer(pointer),
+                expected.as_ref(),
+                "{name}: {pointer} of the envelope"
+            ),
             Line::Gone => {
                 memory.session.disconnected();
                 memory.pump();
@@ -604,6 +627,7 @@ async fn over_sockets(dialogue: &Dialogue) {
                 }
             }
             Line::Client(_)
+            | Line::Envelope(..)
             | Line::Event(_)
             | Line::Fault(_)
             | Line::Gone

@@ -15,7 +15,7 @@ use gatepost::message::{Header, HeaderSection, Progress, Trace, parse_author};
 use gatepost::sasl::{Exchange, Mechanism, Turn, decode_response, encode_challenge};
 use gatepost::smtp::address::{Domain, ForwardPath, Mailbox, ReversePath};
 use gatepost::smtp::command::{Command, Parameter};
-use gatepost::smtp::extension::{MailParameters, decode_xtext};
+use gatepost::smtp::extension::{Extension, MailParameters, decode_xtext};
 use gatepost::smtp::framing::{Frame, Framer, FramingError, Mode};
 use gatepost::smtp::reply::Reply;
 
@@ -230,7 +230,7 @@ pub fn check_command(data: &[u8]) {
         written.escape_ascii().to_string()
     );
     if let Command::Mail { parameters, .. } = &command {
-        match MailParameters::parse(parameters) {
+        match MailParameters::parse(parameters, &Extension::ALL) {
             Ok(parsed) => assert!(
                 parsed.size.is_some()
                     || parsed != MailParameters::default()

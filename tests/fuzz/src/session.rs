@@ -39,6 +39,7 @@ pub fn check_session(data: &[u8]) {
         data_timeout: Duration::from_secs(900),
         reveal_client: shape & 2 != 0,
         mechanisms: Mechanism::ALL.to_vec(),
+        ..Profile::default()
     };
     let link = Link {
         client: "203.0.113.7:50123".parse().expect("an address"),
