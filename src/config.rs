@@ -318,7 +318,7 @@ fn hostname(document: &Document<'_>) -> String {
         .ok()
         .and_then(|name| name.into_string().ok())
         .unwrap_or_default();
-    match Domain::parse(machine.as_bytes()) {
+    match Domain::parse_international(&machine) {
         Ok(domain) => {
             if !machine.contains('.') {
                 document.report_whole(

@@ -78,15 +78,17 @@ impl SenderPattern {
     /// Whether the pattern allows `mailbox`.
     ///
     /// Local parts are compared without regard to the case of ASCII letters: RFC 5321 section 2.4 discourages relying
-    /// on it, and people write their own address in either. What follows a `+` is the owner's own business
-    /// (RFC 5233).
+    /// on it, and people write their own address in either. Other letters are compared in normalization form C, case
+    /// included: what the case of a letter is depends on the language. What follows a `+` is the owner's own business
+    /// (RFC 5233). Domains are the same in A-labels and in U-labels.
     pub fn allows(&self, mailbox: &Mailbox) -> bool {
         match self {
             Self::Address(own) => {
-                let (own_local, local) = (own.local_part().as_str(), mailbox.local_part().as_str());
-                let base = local.split_once('+').map_or(local, |(base, _)| base);
+                let own_local = own.local_part().normalized();
+                let local = mailbox.local_part().normalized();
+                let base = local.split_once('+').map_or(&*local, |(base, _)| base);
                 own.domain().same_as(mailbox.domain())
-                    && (own_local.eq_ignore_ascii_case(local)
+                    && (own_local.eq_ignore_ascii_case(&local)
                         || own_local.eq_ignore_ascii_case(base))
             }
             Self::Any => true,
@@ -288,6 +290,19 @@ mod tests {
             ("*@example.org", "bob@example.org", true),
             ("*@example.org", "bob@sub.example.org", false),
             ("*@b\u{fc}cher.example", "bob@xn--bcher-kva.example", true),
+            ("*@b\u{fc}cher.example", "bob@B\u{dc}CHER.example", true),
+            ("*@xn--bcher-kva.example", "bob@b\u{fc}cher.example", true),
+            ("*@b\u{fc}cher.example", "bob@bucher.example", false),
+            ("r\u{e9}my@example.org", "R\u{e9}MY@example.org", true),
+            ("r\u{e9}my@example.org", "re\u{301}my+x@example.org", true),
+            ("re\u{301}my@example.org", "r\u{e9}my@example.org", true),
+            ("r\u{e9}my@example.org", "remy@example.org", false),
+            ("r\u{e9}my@example.org", "r\u{c9}my@example.org", false),
+            ("alice@example.org", "\u{430}lice@example.org", false),
+            ("alice@example.org", "alice@ex\u{430}mple.org", false),
+            // The Kelvin sign would become a k in a case fold, and in form C it is one.
+            ("\u{212a}@example.org", "k@example.org", true),
+            ("alice@example.org", "al\u{131}ce@example.org", false),
             ("*", "anybody@anywhere.example", true),
             ("<>", "bob@example.org", false),
         ] {

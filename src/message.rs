@@ -141,6 +141,13 @@ pub struct Authors {
     pub sender: Option<Mailbox>,
 }
 
+impl Authors {
+    /// Whether all of their addresses can go where SMTPUTF8 does not reach.
+    pub fn are_ascii(&self) -> bool {
+        self.from.iter().chain(&self.sender).all(Mailbox::is_ascii)
+    }
+}
+
 /// What stands in the Received field that we add.
 #[derive(Clone, Copy, Debug)]
 pub struct Trace<'a> {
@@ -152,6 +159,8 @@ pub struct Trace<'a> {
     pub cipher: &'a str,
     /// When it was accepted.
     pub time: Timestamp,
+    /// Whether it came with SMTPUTF8 (RFC 6531 section 4.3).
+    pub smtputf8: bool,
     /// Who sent it, where the operator wants that to be seen.
     pub client: Option<TraceClient<'a>>,
 }
@@ -287,7 +296,8 @@ impl Header {
     }
 }
 
-/// Our trace field (RFC 5321 section 4.4), `with ESMTPSA` of RFC 3848, `tls` of RFC 8314 section 4.3.
+/// Our trace field (RFC 5321 section 4.4), `with ESMTPSA` of RFC 3848 or `UTF8SMTPSA` of RFC 6531 section 4.3, `tls` of
+/// RFC 8314 section 4.3.
 ///
 /// Unless the operator wants it, there is no `from` clause: RFC 5321 asks for one, and what it would say (where the
 /// person sits who writes the mail) is nobody's business on the way.
@@ -317,8 +327,12 @@ fn received(trace: &Trace<'_>) -> String {
             plain(client.account)
         )
     });
+    let protocol = match trace.smtputf8 {
+        true => "UTF8SMTPSA",
+        false => "ESMTPSA",
+    };
     format!(
-        "Received: {from}by {} (gatepost)\r\n\twith ESMTPSA id {}\r\n\ttls {cipher};\r\n\t{}\r\n",
+        "Received: {from}by {} (gatepost)\r\n\twith {protocol} id {}\r\n\ttls {cipher};\r\n\t{}\r\n",
         trace.hostname,
         trace.id,
         rfc5322_date(trace.time)
@@ -356,6 +370,7 @@ mod tests {
             id: &id,
             cipher: "TLS13_AES_256_GCM_SHA384",
             time: "2026-11-21T09:30:00Z".parse().unwrap(),
+            smtputf8: false,
             client: None,
         };
         let author = Mailbox::parse(b"alice@example.org").unwrap();
@@ -497,6 +512,7 @@ mod tests {
             id: &id,
             cipher: "TLS_ECDHE",
             time: "2026-11-21T09:30:00Z".parse().unwrap(),
+            smtputf8: false,
             client: Some(TraceClient {
                 name: "x);evil",
                 address: "2001:db8::1".parse().unwrap(),

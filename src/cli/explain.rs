@@ -19,7 +19,9 @@ use crate::clock::Now;
 use crate::decision::{Limit, Origin, Question, RefusedLogin, Rule, Verdict};
 use crate::diagnostic::{Finding, nearest};
 use crate::policy::{Limiter, Policy, Usage};
+use crate::session::Profile;
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
+use crate::smtp::extension::Extension;
 use crate::smtp::reply::Reply;
 
 /// The state of the limits, in the queue directory.
@@ -77,7 +79,7 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
         &directory,
         &config.accounts.file,
         &policy,
-        config.profile.recipients_max,
+        &config.profile,
         args,
         now,
     )?;
@@ -164,7 +166,7 @@ fn explain(
     directory: &Directory,
     file: &Path,
     policy: &Policy,
-    recipients_max: usize,
+    profile: &Profile,
     args: Args,
     now: Now,
 ) -> Result<Explanation, Failure> {
@@ -204,9 +206,16 @@ fn explain(
             .push("the account has allow_from: with --client it is decided too".to_owned());
     }
 
+    let international = profile.extensions.contains(&Extension::SmtpUtf8);
+    let addresses = args.to.iter().chain(&args.header_from).chain([&args.from]);
+    if international && addresses.into_iter().any(|address| !address.is_ascii()) {
+        let note = "not all is ASCII: the client has to say SMTPUTF8 in MAIL";
+        explanation.notes.push(note.to_owned());
+    }
     explanation
         .steps
         .push(match ReversePath::parse(&bracketed(&args.from)) {
+            Ok(path) if !path.is_ascii() && !international => not_ascii("MAIL", &args.from),
             Ok(reverse_path) => {
                 let question = Question::Sender {
                     reverse_path: &reverse_path,
@@ -234,10 +243,11 @@ fn explain(
                 error.to_string(),
                 None,
             ),
-            Ok(_) if accepted >= recipients_max => Step::refused(
+            Ok(path) if !path.is_ascii() && !international => not_ascii("RCPT", to),
+            Ok(_) if accepted >= profile.recipients_max => Step::refused(
                 "RCPT",
                 to,
-                Reply::too_many_recipients(recipients_max),
+                Reply::too_many_recipients(profile.recipients_max),
                 format!("the message has {accepted} recipients already"),
                 Some(Rule {
                     name: "recipients_per_message",
@@ -264,14 +274,19 @@ fn explain(
             from: &from,
             sender: None,
         };
-        let verdict = policy.foresee(account, question, now);
-        // Nothing is said to the client about a good header: its answer is the one to the whole message.
-        explanation.steps.push(Step::new(
-            "FROM",
-            args.header_from.join(", "),
-            verdict,
-            None,
-        ));
+        let about = args.header_from.join(", ");
+        explanation
+            .steps
+            .push(if international || from.iter().all(Mailbox::is_ascii) {
+                let verdict = policy.foresee(account, question, now);
+                // Nothing is said to the client about a good header: its answer is the one to the whole message.
+                Step::new("FROM", about, verdict, None)
+            } else {
+                Step {
+                    reply: Some(Reply::non_ascii_author()),
+                    ..not_ascii("FROM", &about)
+                }
+            });
     }
     if accepted > 0 {
         let recipients = accepted as u64;
@@ -320,6 +335,22 @@ fn login(record: &Record, client: Option<IpAddr>) -> Step {
         let yes = Some(Reply::authenticated());
         Step::new("AUTH", &account.name, Verdict::Allow(rule("name")), yes)
     }
+}
+
+/// A path that only SMTPUTF8 could carry, where that is withheld.
+fn not_ascii(step: &'static str, address: &str) -> Step {
+    let rule = Rule {
+        name: "extensions.withhold",
+        origin: None,
+    };
+    let reason = "not ASCII, and SMTPUTF8 is withheld";
+    Step::refused(
+        step,
+        address,
+        Reply::non_ascii_address(),
+        reason,
+        Some(rule),
+    )
 }
 
 /// The address as MAIL and RCPT write it; brackets that are there already are left alone.
@@ -478,6 +509,10 @@ name = "empty@example.org"
     }
 
     fn explained(arguments: &str) -> Explanation {
+        explained_with(arguments, Extension::ALL.to_vec())
+    }
+
+    fn explained_with(arguments: &str, extensions: Vec<Extension>) -> Explanation {
         let file = Path::new("accounts.toml");
         let (directory, _) = Directory::parse(file, SOURCE, 1024).unwrap();
         let six_hundred = Limit::AtMost(NonZeroU64::new(600).unwrap());
@@ -488,7 +523,12 @@ name = "empty@example.org"
         let policy = Policy::new(settings, Arc::new(Limiter::default()));
         let words = std::iter::once("explain").chain(arguments.split_whitespace());
         let args = Cli::parse_from(words).args;
-        explain(&directory, file, &policy, 4, args, Now::read()).unwrap()
+        let profile = Profile {
+            recipients_max: 4,
+            extensions,
+            ..Profile::default()
+        };
+        explain(&directory, file, &policy, &profile, args, Now::read()).unwrap()
     }
 
     #[test]
@@ -546,6 +586,32 @@ limit recipients_per_day = 3 (at accounts.toml:9): 0 used"
                 "FROM 550 5.7.1 account alice@example.org may not send with header From: bob@example.org",
             ]
         );
+    }
+
+    #[test]
+    fn addresses_that_need_smtputf8() {
+        let arguments = "--account alice@example.org --from b\u{f6}b@lists.example.org --to b\u{f6}b@b.example \
+            --header-from b\u{f6}b@lists.example.org --client 192.0.2.7";
+        let explanation = explained(arguments);
+        assert!(explanation.allowed());
+        let note = "note: not all is ASCII: the client has to say SMTPUTF8 in MAIL";
+        assert_eq!(explanation.lines().last().unwrap(), note);
+        let explanation = explained_with(arguments, Vec::new());
+        let refused: Vec<String> = explanation
+            .steps
+            .iter()
+            .filter(|step| !step.allowed)
+            .map(|step| format!("{} {}", step.step, wire(step.reply.as_ref().unwrap())))
+            .collect();
+        assert_eq!(
+            refused,
+            [
+                "MAIL 553 5.6.7 a non-ASCII address needs SMTPUTF8",
+                "RCPT 553 5.6.7 a non-ASCII address needs SMTPUTF8",
+                "FROM 550 5.6.7 message refused: a non-ASCII address in From or Sender needs SMTPUTF8",
+            ]
+        );
+        assert_eq!(explanation.notes, [""; 0]);
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! This is a gate, not a reader: it must find every address that any mail program might show, and refuse what it
 //! cannot be sure of. So an unquoted display name that is an address counts as an address too
 //! (`a@b.example <c@d.example>` names two), while comments and quoted strings, which no program takes for an
-//! address, are passed over. Octets above 127 may stand in display names (RFC 6532), not in addresses.
+//! address, are passed over. Octets above 127 may stand in display names, and in addresses that are UTF-8 (RFC 6532);
+//! whether the message may have such addresses is for others to say.
 
 use crate::smtp::address::{Mailbox, is_atext};
 
@@ -276,6 +277,19 @@ mod tests {
                 "a@b.example c@d.example",
             ),
             ("Team: a@b.example;, c@d.example", "a@b.example c@d.example"),
+            ("\u{e9}@example.org", "\u{e9}@example.org"),
+            (
+                "M\u{fc}ller <\u{e9}@b\u{fc}cher.example>",
+                "\u{e9}@b\u{fc}cher.example",
+            ),
+            (
+                "\"\u{e9} x\" (\u{e9}@x.example) <\"a \u{e9}\"@b.example>",
+                "\"a \u{e9}\"@b.example",
+            ),
+            (
+                "\u{e9}@x.example <a@b.example>",
+                "\u{e9}@x.example a@b.example",
+            ),
             // The display name is what some programs show alone.
             (
                 "boss@example.org <alice@example.org>",
@@ -317,16 +331,21 @@ mod tests {
             ("Team: a@b.example", Syntax),
             ("a@b.example;", Syntax),
             ("T: U: a@b.example;;", Syntax),
-            ("\u{e9}@example.org", Address),
-            ("<\u{e9}@example.org>", Address),
+            ("\u{e9}\u{202e}@example.org", Address),
+            ("<alice@exam\u{ad}ple.org>", Address),
+            ("alice\u{ff20}example.org", Address),
+            ("alice@example.org\u{a0}", Address),
+            ("\u{e9}@x.example\u{3000}<a@b.example>", Address),
             ("bo\u{1}ss <a@b.example>", Syntax),
             ("a\\@b <a@b.example>", Syntax),
             ("x@y <a@b.example", Syntax),
-            ("\u{e9}@x.example <a@b.example>", Address),
             ("<@hub.example:a@b.example>", Syntax),
         ] {
             assert_eq!(parse_author(value.as_bytes()), Err(error), "{value}");
         }
+        // Latin-1 is no UTF-8.
+        assert_eq!(parse_author(b"\xe9@example.org"), Err(Address));
+        assert!(parse_author(b"\xe9 <a@example.org>").is_ok());
         let many = "a@b.example,".repeat(101);
         assert_eq!(parse_author(many.as_bytes()), Err(TooMany));
         let deep = format!("{}a@b.example", "(".repeat(10_000));

@@ -253,6 +253,7 @@ impl BeginAsk<'_> {
             body: parameters.body,
             ret: parameters.ret,
             envid: parameters.envid.clone(),
+            smtputf8: parameters.smtputf8,
             auth: transaction.first_submitter(),
             ..Envelope::new(id, session.now.wall, client)
         }

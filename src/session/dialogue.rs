@@ -290,6 +290,10 @@ impl Session {
             Ok(parameters) => parameters,
             Err(reply) => return self.refuse_mail(Some(&reverse_path), reply, "bad parameter"),
         };
+        if !parameters.smtputf8 && !reverse_path.is_ascii() {
+            let reply = Reply::non_ascii_address();
+            return self.refuse_mail(Some(&reverse_path), reply, "no SMTPUTF8");
+        }
         // RFC 1870 section 6.1: refuse here, before the client has sent it all.
         if parameters
             .size
@@ -329,15 +333,21 @@ impl Session {
                 "RCPT before MAIL",
             );
         };
-        let parameters = match RcptParameters::parse(parameters, &self.profile.extensions) {
+        let smtputf8 = transaction.parameters.smtputf8;
+        let parameters = match RcptParameters::parse(parameters, &self.profile.extensions, smtputf8)
+        {
             Ok(parameters) => parameters,
             Err(reply) => return self.refuse_rcpt(Some(&forward_path), reply, "bad parameter"),
         };
+        if !smtputf8 && !forward_path.is_ascii() {
+            let reply = Reply::non_ascii_address();
+            return self.refuse_rcpt(Some(&forward_path), reply, "no SMTPUTF8");
+        }
         // Named twice is meant once: a second copy is what nobody wants. What was asked for first holds.
         if transaction
             .recipients
             .iter()
-            .any(|known| same_recipient(&known.forward_path, &forward_path))
+            .any(|known| known.forward_path.same_as(&forward_path))
         {
             return self.respond(Reply::recipient_ok());
         }
@@ -372,16 +382,6 @@ impl Session {
                 self.refuse_command(Reply::bad_sequence("send MAIL first"));
             }
         }
-    }
-}
-
-/// Whether both are one and the same recipient for certain: the local part to the letter, the domain in any case.
-fn same_recipient(this: &ForwardPath, other: &ForwardPath) -> bool {
-    match (this, other) {
-        (ForwardPath::Mailbox(this), ForwardPath::Mailbox(other)) => {
-            this.local_part() == other.local_part() && this.domain().same_as(other.domain())
-        }
-        (this, other) => this == other,
     }
 }
 

@@ -125,6 +125,10 @@ impl Session {
                     Refusal::new(reply, "no From field, and the null reverse-path"),
                 );
             }
+            Ok(authors) if !transfer.transaction.parameters.smtputf8 && !authors.are_ascii() => {
+                let refusal = Refusal::new(Reply::non_ascii_author(), "no SMTPUTF8");
+                self.refuse_data(transfer, refusal);
+            }
             Ok(authors) => {
                 self.state = State::JudgingAuthors(
                     transfer,
@@ -144,6 +148,7 @@ impl Session {
         let Transaction {
             ready,
             reverse_path,
+            parameters,
             ..
         } = &transfer.transaction;
         let trace = Trace {
@@ -151,6 +156,7 @@ impl Session {
             id: &transfer.id,
             cipher: self.link.tls.as_ref().map_or("", |tls| &tls.cipher),
             time: transfer.began.wall,
+            smtputf8: parameters.smtputf8,
             client: self.profile.reveal_client.then(|| TraceClient {
                 name: &ready.greeting.client_name,
                 address: self.link.client.ip().to_canonical(),

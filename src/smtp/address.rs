@@ -8,10 +8,17 @@
 //! ```
 //!
 //! Text becomes a type here and stays one. A source route (`A-d-l`) is accepted and dropped (RFC 5321 section 4.1.1.3
-//! and appendix C). Only ASCII is an address here: anything else needs SMTPUTF8.
+//! and appendix C). Atoms, quoted strings and domains may hold UTF-8 (RFC 6531 section 3.3); whether that is allowed
+//! depends on the message, so whoever takes an address asks [`Mailbox::is_ascii`].
+//!
+//! An address is kept as it was written, and compared by its meaning: a domain by its A-labels, a local part in
+//! normalization form C.
 
+use std::borrow::Cow;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use unicode_normalization::{IsNormalized, UnicodeNormalization as _, is_nfc_quick};
 
 /// RFC 5321 section 4.5.3.1.1: octets in a local part, as written.
 const LOCAL_PART_BYTES_MAX: usize = 64;
@@ -43,9 +50,9 @@ pub enum AddressError {
     /// One of the bounds of RFC 5321 section 4.5.3.1.
     #[error("the address is too long")]
     TooLong,
-    /// Octets outside ASCII.
-    #[error("a non-ASCII address needs SMTPUTF8, which is not offered")]
-    NotAscii,
+    /// Octets that are not UTF-8.
+    #[error("the address is neither ASCII nor UTF-8")]
+    NotUtf8,
     /// A source route that does not parse.
     #[error("bad source route")]
     SourceRoute,
@@ -60,12 +67,26 @@ impl LocalPart {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// The meaning in Unicode's normalization form C, in which local parts are compared (RFC 6532 section 3.1): how a
+    /// keyboard puts an accent on a letter makes no other mailbox.
+    pub fn normalized(&self) -> Cow<'_, str> {
+        match is_nfc_quick(self.0.chars()) {
+            IsNormalized::Yes => Cow::Borrowed(&self.0),
+            IsNormalized::No | IsNormalized::Maybe => Cow::Owned(self.0.nfc().collect()),
+        }
+    }
+
+    /// Whether both are the same mailbox name for certain: to the letter, case included.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.normalized() == other.normalized()
+    }
 }
 
 impl fmt::Display for LocalPart {
     /// The written form: as a dot-string where that is possible, else quoted.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if is_dot_string(self.0.as_bytes()) {
+        if is_dot_string(&self.0) {
             return f.write_str(&self.0);
         }
         f.write_str("\"")?;
@@ -84,20 +105,26 @@ impl fmt::Display for LocalPart {
 pub enum Domain {
     /// `[192.0.2.1]`, `[IPv6:2001:db8::1]`.
     Literal(IpAddr),
-    /// A name of letter-digit-hyphen labels, in the letters' case as given. An IDNA name is in its A-label form.
+    /// A name, its labels as given: letters, digits and hyphens in any case, A-labels among them, or U-labels.
     Name(String),
 }
 
 impl Domain {
-    /// Parses a domain name or an address literal, as EHLO and the mailbox have it.
+    /// Parses a domain name or an address literal, as a mailbox has it.
     pub fn parse(text: &[u8]) -> Result<Self, AddressError> {
-        if !text.is_ascii() {
-            return Err(AddressError::NotAscii);
-        }
         if text.len() > DOMAIN_BYTES_MAX {
             return Err(AddressError::TooLong);
         }
-        let text = std::str::from_utf8(text).map_err(|_| AddressError::NotAscii)?;
+        let text = std::str::from_utf8(text).map_err(|_| AddressError::NotUtf8)?;
+        if !text.is_ascii() {
+            let well_formed = text.split('.').all(is_international_label)
+                && idna::domain_to_ascii_strict(text).is_ok();
+            return if well_formed {
+                Ok(Self::Name(text.to_owned()))
+            } else {
+                Err(AddressError::Domain)
+            };
+        }
         if let Some(literal) = text
             .strip_prefix('[')
             .and_then(|rest| rest.strip_suffix(']'))
@@ -123,14 +150,30 @@ impl Domain {
         Self::parse(ascii.as_bytes())
     }
 
-    /// Whether both mean the same: names without regard to case.
+    /// Whether both mean the same: names without regard to case, U-labels and their A-labels alike.
     pub fn same_as(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Literal(this), Self::Literal(other)) => this == other,
-            (Self::Name(this), Self::Name(other)) => this.eq_ignore_ascii_case(other),
+            (Self::Name(this), Self::Name(other)) if this.is_ascii() && other.is_ascii() => {
+                this.eq_ignore_ascii_case(other)
+            }
+            (Self::Name(this), Self::Name(other)) => a_labels(this) == a_labels(other),
             _ => false,
         }
     }
+
+    /// Whether it holds no U-label.
+    pub fn is_ascii(&self) -> bool {
+        match self {
+            Self::Literal(_) => true,
+            Self::Name(name) => name.is_ascii(),
+        }
+    }
+}
+
+/// A name as the DNS has it, in lower case. A name that [`Domain::parse`] let pass always has this form.
+fn a_labels(name: &str) -> String {
+    idna::domain_to_ascii(name).unwrap_or_else(|_| name.to_ascii_lowercase())
 }
 
 impl fmt::Display for Domain {
@@ -171,6 +214,16 @@ impl Mailbox {
         Self::parse(format!("{local_part}@{domain}").as_bytes())
     }
 
+    /// Whether both are the same mailbox for certain.
+    pub fn same_as(&self, other: &Self) -> bool {
+        self.local_part.same_as(&other.local_part) && self.domain.same_as(&other.domain)
+    }
+
+    /// Whether it can go where SMTPUTF8 does not reach.
+    pub fn is_ascii(&self) -> bool {
+        self.local_part.0.is_ascii() && self.domain.is_ascii()
+    }
+
     /// The part before the `@`.
     pub fn local_part(&self) -> &LocalPart {
         &self.local_part
@@ -205,6 +258,14 @@ impl ReversePath {
             inner => Mailbox::parse(inner).map(Self::Mailbox),
         }
     }
+
+    /// Whether it can go where SMTPUTF8 does not reach.
+    pub fn is_ascii(&self) -> bool {
+        match self {
+            Self::Mailbox(mailbox) => mailbox.is_ascii(),
+            Self::Null => true,
+        }
+    }
 }
 
 impl fmt::Display for ReversePath {
@@ -233,6 +294,22 @@ impl ForwardPath {
             b"" => Err(AddressError::Empty),
             inner if inner.eq_ignore_ascii_case(b"postmaster") => Ok(Self::Postmaster),
             inner => Mailbox::parse(inner).map(Self::Mailbox),
+        }
+    }
+
+    /// Whether it can go where SMTPUTF8 does not reach.
+    pub fn is_ascii(&self) -> bool {
+        match self {
+            Self::Mailbox(mailbox) => mailbox.is_ascii(),
+            Self::Postmaster => true,
+        }
+    }
+
+    /// Whether both are the same recipient for certain.
+    pub fn same_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Mailbox(this), Self::Mailbox(other)) => this.same_as(other),
+            (this, other) => this == other,
         }
     }
 }
@@ -304,10 +381,8 @@ fn parse_local_part(text: &[u8]) -> Result<(LocalPart, &[u8]), AddressError> {
                 .iter()
                 .position(|&byte| byte == b'@')
                 .unwrap_or(text.len());
-            if !text[..end].is_ascii() {
-                return Err(AddressError::NotAscii);
-            }
-            if !is_dot_string(&text[..end]) {
+            let atoms = std::str::from_utf8(&text[..end]).map_err(|_| AddressError::NotUtf8)?;
+            if !is_dot_string(atoms) {
                 return Err(AddressError::LocalPart);
             }
             (text[..end].to_vec(), end)
@@ -316,7 +391,10 @@ fn parse_local_part(text: &[u8]) -> Result<(LocalPart, &[u8]), AddressError> {
     if written > LOCAL_PART_BYTES_MAX {
         return Err(AddressError::TooLong);
     }
-    let meaning = String::from_utf8(meaning).map_err(|_| AddressError::NotAscii)?;
+    let meaning = String::from_utf8(meaning).map_err(|_| AddressError::NotUtf8)?;
+    if !meaning.chars().all(|c| c.is_ascii() || is_utf8_text(c)) {
+        return Err(AddressError::LocalPart);
+    }
     Ok((LocalPart(meaning), &text[written..]))
 }
 
@@ -334,18 +412,42 @@ fn parse_quoted_string(text: &[u8]) -> Result<(Vec<u8>, usize), AddressError> {
                     _ => return Err(AddressError::LocalPart),
                 }
             }
-            Some(&byte @ b' '..=b'~') => meaning.push(byte),
-            Some(byte) if !byte.is_ascii() => return Err(AddressError::NotAscii),
+            Some(&byte @ (b' '..=b'~' | 0x80..)) => meaning.push(byte),
             _ => return Err(AddressError::LocalPart),
         }
         index += 1;
     }
 }
 
-/// `Dot-string = Atom *("." Atom)`.
-fn is_dot_string(text: &[u8]) -> bool {
-    text.split(|&byte| byte == b'.')
-        .all(|atom| !atom.is_empty() && atom.iter().all(|&byte| is_atext(byte)))
+/// `Dot-string = Atom *("." Atom)`, with `atext =/ UTF8-non-ascii` (RFC 6531 section 3.3).
+fn is_dot_string(text: &str) -> bool {
+    let is_atom_character = |c: char| match u8::try_from(c) {
+        Ok(byte) if byte.is_ascii() => is_atext(byte),
+        _ => is_utf8_text(c),
+    };
+    text.split('.')
+        .all(|atom| !atom.is_empty() && atom.chars().all(is_atom_character))
+}
+
+/// Whether a character beyond ASCII may stand in a local part.
+///
+/// RFC 6531 lets all of them in. But who could send as an address that holds what nobody can see (controls, separators,
+/// blanks, changes of direction), could make people read another one. The joiners of Arabic and Indic scripts stay.
+fn is_utf8_text(c: char) -> bool {
+    let invisible = matches!(
+        c,
+        '\u{ad}'
+            | '\u{34f}'
+            | '\u{61c}'
+            | '\u{200b}'
+            | '\u{200e}'..='\u{200f}'
+            | '\u{202a}'..='\u{202e}'
+            | '\u{2060}'..='\u{206f}'
+            | '\u{feff}'
+            | '\u{fff0}'..='\u{ffff}'
+            | '\u{e0000}'..='\u{e0fff}'
+    );
+    !invisible && !c.is_control() && !c.is_whitespace()
 }
 
 /// RFC 5322 section 3.2.3.
@@ -362,6 +464,19 @@ fn is_label(label: &str) -> bool {
         && bytes.iter().all(inner)
         && bytes.first() != Some(&b'-')
         && bytes.last() != Some(&b'-')
+}
+
+/// A label that may be a U-label (RFC 5890 section 2.3.2.1): it becomes an A-label and comes back as what it was, but for
+/// the letters' case. What IDNA's mapping would quietly turn into something else (invisible characters, full-width
+/// letters, other kinds of full stop) is none.
+fn is_international_label(label: &str) -> bool {
+    if label.is_ascii() {
+        return is_label(label);
+    }
+    idna::domain_to_ascii_strict(label).is_ok_and(|a_label| {
+        let (back, errors) = idna::domain_to_unicode(&a_label);
+        errors.is_ok() && back == label.to_lowercase()
+    })
 }
 
 /// The inside of `[...]`: an IPv4 address, or `IPv6:` and an IPv6 address (RFC 5321 section 4.1.3).
@@ -402,6 +517,22 @@ mod tests {
             ("<x@xn--bcher-kva.example>", "x@xn--bcher-kva.example"),
             ("<x@localhost>", "x@localhost"),
             ("<x@_dmarc.example.org>", "x@_dmarc.example.org"),
+            (
+                "<\u{fc}ser@b\u{fc}cher.example>",
+                "\u{fc}ser@b\u{fc}cher.example",
+            ),
+            ("<\"\u{fc} b\"@example.org>", "\"\u{fc} b\"@example.org"),
+            ("<\"\u{fc}b\"@example.org>", "\u{fc}b@example.org"),
+            (
+                "<\u{7528}\u{6237}@\u{4f8b}\u{5b50}.example>",
+                "\u{7528}\u{6237}@\u{4f8b}\u{5b50}.example",
+            ),
+            ("<x@B\u{dc}CHER.example>", "x@B\u{dc}CHER.example"),
+            (
+                "<x@b\u{fc}cher.xn--bcher-kva.example>",
+                "x@b\u{fc}cher.xn--bcher-kva.example",
+            ),
+            ("<@b\u{fc}cher.example:x@example.org>", "x@example.org"),
             ("<POSTmaster>", "postmaster"),
             ("<postmaster@example.org>", "postmaster@example.org"),
         ] {
@@ -410,6 +541,57 @@ mod tests {
             assert_eq!(path.to_string(), canonical, "{text}");
         }
         assert_eq!(ReversePath::parse(b"<>"), Ok(ReversePath::Null));
+        for text in [
+            &b"<\xe9@example.org>"[..],
+            b"<\"\xff\"@example.org>",
+            b"<a@b\xfccher.example>",
+        ] {
+            assert_eq!(ForwardPath::parse(text), Err(AddressError::NotUtf8));
+        }
+    }
+
+    #[test]
+    fn what_needs_smtputf8() {
+        for (text, ascii) in [
+            ("<alice@example.org>", true),
+            ("<alice@xn--bcher-kva.example>", true),
+            ("<alice@b\u{fc}cher.example>", false),
+            ("<\u{e9}@example.org>", false),
+            ("<\"\u{e9}\"@example.org>", false),
+            ("<x@[192.0.2.1]>", true),
+            ("<postmaster>", true),
+        ] {
+            let path = ForwardPath::parse(text.as_bytes()).unwrap();
+            assert_eq!(path.is_ascii(), ascii, "{text}");
+        }
+        assert!(ReversePath::Null.is_ascii());
+    }
+
+    #[test]
+    fn addresses_are_compared_by_their_meaning() {
+        for (this, other, same) in [
+            ("a@example.org", "a@EXAMPLE.org", true),
+            ("a@example.org", "A@example.org", false),
+            ("a@b\u{fc}cher.example", "a@xn--bcher-kva.example", true),
+            ("a@B\u{dc}CHER.example", "a@XN--BCHER-KVA.Example", true),
+            ("a@b\u{fc}cher.example", "a@bucher.example", false),
+            // Two letters, and two domains: the sharp s is no spelling of ss.
+            ("a@fa\u{df}.example", "a@fass.example", false),
+            ("a@fa\u{df}.example", "a@xn--fa-hia.example", true),
+            // An accent in one character or in two.
+            ("r\u{e9}my@example.org", "re\u{301}my@example.org", true),
+            ("r\u{e9}my@example.org", "remy@example.org", false),
+            ("r\u{e9}my@example.org", "R\u{c9}MY@example.org", false),
+            // A ligature is another name, though it looks like one: compatibility is not asked for.
+            ("\u{fb01}@example.org", "fi@example.org", false),
+            // The Cyrillic a is another letter.
+            ("\u{430}@example.org", "a@example.org", false),
+            ("a@\u{430}.example", "a@a.example", false),
+        ] {
+            let parse = |text: &str| Mailbox::parse(text.as_bytes()).unwrap();
+            assert_eq!(parse(this).same_as(&parse(other)), same, "{this} {other}");
+            assert_eq!(parse(other).same_as(&parse(this)), same, "{other} {this}");
+        }
     }
 
     #[test]
@@ -418,6 +600,10 @@ mod tests {
         let long_local = format!("<{}@example.org>", "a".repeat(65));
         let long_label = format!("<a@{}.org>", "b".repeat(64));
         let long_path = format!("<a@{}org>", "b.".repeat(130));
+        // 33 characters, 66 octets.
+        let long_utf8_local = format!("<{}@example.org>", "\u{e9}".repeat(33));
+        // As a U-label it would fit.
+        let long_utf8_label = format!("<a@{}.org>", "\u{10d0}".repeat(20) + &"x".repeat(40));
         for (text, error) in [
             ("alice@example.org", Brackets),
             ("<alice@example.org", Brackets),
@@ -443,9 +629,21 @@ mod tests {
             ("<a@[IPv6:zz]>", Domain),
             ("<a@[2001:db8::1]>", Domain),
             ("<a@[]>", Domain),
-            ("<\u{e9}@example.org>", NotAscii),
-            ("<\"\u{e9}\"@example.org>", NotAscii),
-            ("<a@b\u{fc}cher.example>", NotAscii),
+            ("<a\u{85}@example.org>", LocalPart),
+            ("<a\u{a0}b@example.org>", LocalPart),
+            ("<\"a\u{202e}b\"@example.org>", LocalPart),
+            ("<\"a\u{2028}b\"@example.org>", LocalPart),
+            ("<a\u{200b}b@example.org>", LocalPart),
+            ("<\u{e9}\u{e9}..x@example.org>", LocalPart),
+            ("<a@exam\u{ad}ple.org>", Domain),
+            ("<a@\u{ff45}xample.org>", Domain),
+            ("<a@b\u{fc}cher\u{3002}example>", Domain),
+            ("<a@-b\u{fc}cher.example>", Domain),
+            ("<a@bu\u{308}cher.example>", Domain),
+            ("<a@b\u{fc}cher_x.example>", Domain),
+            ("<a@\u{627}1\u{61}.example>", Domain),
+            (&long_utf8_local, TooLong),
+            (&long_utf8_label, Domain),
             (&long_local, TooLong),
             (&long_label, Domain),
             (&long_path, TooLong),
@@ -456,6 +654,8 @@ mod tests {
 
     #[test]
     fn international_domains_become_a_labels() {
+        let local = Mailbox::parse_international("\u{fc}@b\u{fc}cher.example").unwrap();
+        assert_eq!(local.to_string(), "\u{fc}@xn--bcher-kva.example");
         let mailbox = Mailbox::parse_international("info@b\u{fc}cher.example").unwrap();
         assert_eq!(mailbox.to_string(), "info@xn--bcher-kva.example");
         assert!(

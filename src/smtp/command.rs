@@ -61,7 +61,7 @@ pub enum Command {
 pub struct Parameter {
     /// In upper case.
     pub keyword: String,
-    /// As written.
+    /// As written. Beyond ASCII only the parameters of a message with SMTPUTF8 may be (RFC 6531 section 3.3).
     pub value: Option<String>,
 }
 
@@ -137,6 +137,8 @@ pub enum Fault {
     Address(AddressError),
     /// Arguments missing, superfluous or malformed.
     Arguments(&'static str),
+    /// VRFY of a non-ASCII address without SMTPUTF8.
+    NeedsSmtpUtf8,
     /// It is an HTTP request: a browser was misled into talking to us.
     Http,
     /// No such command.
@@ -151,6 +153,7 @@ impl From<&SyntaxError> for Reply {
             }
             Fault::Address(address) => Self::bad_sender_address(address.to_string()),
             Fault::Arguments(text) => Self::bad_arguments(*text),
+            Fault::NeedsSmtpUtf8 => Self::non_ascii_address(),
             Fault::Http => Self::not_a_web_server(),
             Fault::UnknownVerb => Self::unknown_command(),
         }
@@ -214,11 +217,21 @@ impl Command {
             }
             Verb::Rset => no_arguments(Self::Rset),
             Verb::StartTls => no_arguments(Self::StartTls),
-            Verb::Vrfy => match arguments {
-                b"" => Err(fail(Fault::Arguments("VRFY needs an address"))),
-                _ => Ok(Self::Vrfy),
-            },
+            Verb::Vrfy => parse_vrfy(arguments).map_err(fail),
         }
+    }
+}
+
+/// `VRFY SP ( uLocal-part / uMailbox ) [ SP "SMTPUTF8" ]` (RFC 6531 section 3.7.4.2); or any text, for which RFC 5321
+/// section 3.5.1 has room.
+fn parse_vrfy(arguments: &[u8]) -> Result<Command, Fault> {
+    let parameter = arguments.rsplit(|&byte| byte == b' ').next();
+    let with_utf8 = parameter.is_some_and(|word| word.eq_ignore_ascii_case(b"SMTPUTF8"));
+    match std::str::from_utf8(arguments) {
+        Ok("") => Err(Fault::Arguments("VRFY needs an address")),
+        Ok(text) if text.is_ascii() || with_utf8 => Ok(Command::Vrfy),
+        Ok(_) => Err(Fault::NeedsSmtpUtf8),
+        Err(_) => Err(Fault::Arguments("the address is neither ASCII nor UTF-8")),
     }
 }
 
@@ -294,7 +307,7 @@ fn parse_parameter(word: &[u8]) -> Result<Parameter, Fault> {
         Some(index) => (&word[..index], Some(&word[index + 1..])),
         None => (word, None),
     };
-    // esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-"); esmtp-value = 1*(%d33-60 / %d62-126)
+    // esmtp-keyword = (ALPHA / DIGIT) *(ALPHA / DIGIT / "-"); esmtp-value = 1*(%d33-60 / %d62-126 / UTF8-non-ascii)
     let keyword_ok = keyword.first().is_some_and(u8::is_ascii_alphanumeric)
         && keyword
             .iter()
@@ -303,7 +316,8 @@ fn parse_parameter(word: &[u8]) -> Result<Parameter, Fault> {
         !value.is_empty()
             && value
                 .iter()
-                .all(|byte| (33..=126).contains(byte) && *byte != b'=')
+                .all(|byte| matches!(byte, 33..=126 | 128..) && *byte != b'=')
+            && std::str::from_utf8(value).is_ok()
     };
     if !keyword_ok || !value.is_none_or(value_ok) {
         return Err(Fault::Arguments("malformed parameter"));
@@ -401,7 +415,16 @@ mod tests {
             ("data  ", "data"),
             ("NOOP anything goes", "noop"),
             ("STARTTLS", "starttls"),
+            (
+                "MAIL FROM:<\u{fc}@b.example> SMTPUTF8",
+                "mail <\u{fc}@b.example> SMTPUTF8",
+            ),
+            (
+                "RCPT TO:<b@c.example> ORCPT=utf-8;\u{fc}",
+                "rcpt <b@c.example> ORCPT=utf-8;\u{fc}",
+            ),
             ("VRFY bob", "vrfy"),
+            ("VRFY b\u{f6}b smtputf8", "vrfy"),
             ("EXPN list", "expn"),
             ("HELP", "help"),
             ("HELP MAIL", "help"),
@@ -428,6 +451,7 @@ mod tests {
             ("QUIT x", "501 5.5.4"),
             ("STARTTLS x", "501 5.5.4"),
             ("VRFY", "501 5.5.4"),
+            ("VRFY b\u{f6}b", "553 5.6.7"),
             ("AUTH", "501 5.5.4"),
             ("AUTH PLAIN a b", "501 5.5.4"),
             ("AUTH PL/IN", "501 5.5.4"),
@@ -440,7 +464,8 @@ mod tests {
             ("MAIL FROM:<a@b.example", "501 5.1.7"),
             ("MAIL FROM:<a@b.example>SIZE=1", "501 5.1.7"),
             ("MAIL FROM:<a b@c.example>", "501 5.1.7"),
-            ("MAIL FROM:<\u{e9}@c.example>", "501 5.1.7"),
+            ("MAIL FROM:<\u{85}@c.example>", "501 5.1.7"),
+            ("MAIL FROM:<a@b.example> X=a\u{7f}", "501 5.5.4"),
             ("MAIL FROM:<a@b.example> =1", "501 5.5.4"),
             ("MAIL FROM:<a@b.example> SIZE=", "501 5.5.4"),
             ("MAIL FROM:<a@b.example> SIZE=1=2", "501 5.5.4"),

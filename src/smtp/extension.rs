@@ -32,18 +32,21 @@ pub const AUTH_RESPONSE_BYTES_MAX: usize = 12_288;
 /// AUTH) are what submission is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
+    /// SMTPUTF8 (RFC 6531): SMTPUTF8 of MAIL, and addresses in UTF-8.
+    SmtpUtf8,
     /// DSN (RFC 3461): RET and ENVID of MAIL, NOTIFY and ORCPT of RCPT.
     Dsn,
 }
 
 impl Extension {
     /// All of them, in the order of EHLO's lines.
-    pub const ALL: [Self; 1] = [Self::Dsn];
+    pub const ALL: [Self; 2] = [Self::SmtpUtf8, Self::Dsn];
 
     /// Its EHLO keyword.
     pub fn keyword(self) -> &'static str {
         match self {
             Self::Dsn => "DSN",
+            Self::SmtpUtf8 => "SMTPUTF8",
         }
     }
 
@@ -57,6 +60,8 @@ impl Extension {
     /// The octets that it adds to MAIL and to RCPT.
     fn line_bytes(self) -> (usize, usize) {
         match self {
+            // RFC 6531 section 3.1.
+            Self::SmtpUtf8 => (10, 0),
             Self::Dsn => (notification::MAIL_BYTES, notification::RCPT_BYTES),
         }
     }
@@ -114,6 +119,8 @@ pub struct MailParameters {
     pub body: Option<Body>,
     /// AUTH= (RFC 4954 section 5).
     pub auth: Option<AuthParameter>,
+    /// SMTPUTF8 (RFC 6531 section 3.4): addresses and header section may hold UTF-8.
+    pub smtputf8: bool,
     /// RET= (RFC 3461 section 4.3).
     pub ret: Option<Return>,
     /// ENVID= (RFC 3461 section 4.4), decoded.
@@ -141,7 +148,9 @@ pub enum AuthParameter {
 impl MailParameters {
     /// The meaning of MAIL's parameters where these extensions are offered, or the reply that refuses them.
     pub fn parse(parameters: &[Parameter], offered: &[Extension]) -> Result<Self, Reply> {
-        let dsn = offered.contains(&Extension::Dsn);
+        let offers = |extension| offered.contains(&extension);
+        let dsn = offers(Extension::Dsn);
+        let mut smtputf8 = None;
         let mut parsed = Self::default();
         for parameter in parameters {
             let value = parameter.value.as_deref().unwrap_or_default();
@@ -153,8 +162,19 @@ impl MailParameters {
                 "ENVID" if dsn => {
                     once(&mut parsed.envid, notification::parse_envid(value), "ENVID")?
                 }
+                "SMTPUTF8" if offers(Extension::SmtpUtf8) => {
+                    once(&mut smtputf8, no_value(parameter), "SMTPUTF8")?
+                }
                 other => return Err(Reply::unknown_parameter(other)),
             }
+        }
+        parsed.smtputf8 = smtputf8.is_some();
+        let mailbox = match &parsed.auth {
+            Some(AuthParameter::Mailbox(mailbox)) => Some(mailbox),
+            _ => None,
+        };
+        if !parsed.smtputf8 && mailbox.is_some_and(|mailbox| !mailbox.is_ascii()) {
+            return Err(bad_value("AUTH"));
         }
         Ok(parsed)
     }
@@ -162,7 +182,13 @@ impl MailParameters {
 
 impl RcptParameters {
     /// The meaning of RCPT's parameters where these extensions are offered, or the reply that refuses them.
-    pub fn parse(parameters: &[Parameter], offered: &[Extension]) -> Result<Self, Reply> {
+    ///
+    /// `smtputf8`: whether MAIL had that parameter, so that these may hold UTF-8 too.
+    pub fn parse(
+        parameters: &[Parameter],
+        offered: &[Extension],
+        smtputf8: bool,
+    ) -> Result<Self, Reply> {
         let dsn = offered.contains(&Extension::Dsn);
         let mut parsed = Self::default();
         for parameter in parameters {
@@ -174,13 +200,20 @@ impl RcptParameters {
                     "NOTIFY",
                 )?,
                 "ORCPT" if dsn => {
-                    once(&mut parsed.orcpt, notification::parse_orcpt(value), "ORCPT")?
+                    let orcpt = Some(value).filter(|value| smtputf8 || value.is_ascii());
+                    let orcpt = orcpt.and_then(notification::parse_orcpt);
+                    once(&mut parsed.orcpt, orcpt, "ORCPT")?
                 }
                 other => return Err(Reply::unknown_parameter(other)),
             }
         }
         Ok(parsed)
     }
+}
+
+/// A parameter that is there or not, and has no value.
+fn no_value(parameter: &Parameter) -> Option<()> {
+    parameter.value.is_none().then_some(())
 }
 
 fn once<T>(slot: &mut Option<T>, value: Option<T>, keyword: &str) -> Result<(), Reply> {
@@ -192,10 +225,12 @@ fn once<T>(slot: &mut Option<T>, value: Option<T>, keyword: &str) -> Result<(), 
             *slot = Some(value);
             Ok(())
         }
-        None => Err(Reply::bad_arguments(format!(
-            "parameter {keyword} has a bad value"
-        ))),
+        None => Err(bad_value(keyword)),
     }
+}
+
+fn bad_value(keyword: &str) -> Reply {
+    Reply::bad_arguments(format!("parameter {keyword} has a bad value"))
 }
 
 /// `size-value = 1*20DIGIT`
@@ -235,11 +270,15 @@ mod tests {
     }
 
     fn check_rcpt(parameters: &str) -> Result<RcptParameters, String> {
+        check_rcpt_of(parameters, false)
+    }
+
+    fn check_rcpt_of(parameters: &str, smtputf8: bool) -> Result<RcptParameters, String> {
         let line = format!("RCPT TO:<a@b.example> {parameters}");
         let Ok(Command::Rcpt { parameters, .. }) = Command::parse(line.as_bytes()) else {
             panic!("{line}")
         };
-        RcptParameters::parse(&parameters, &Extension::ALL)
+        RcptParameters::parse(&parameters, &Extension::ALL, smtputf8)
             .map_err(|reply| reply.to_string()[..9].to_owned())
     }
 
@@ -261,6 +300,9 @@ mod tests {
             check("SIZE=99999999999999999999").unwrap().size,
             Some(u64::MAX)
         );
+        assert!(!parsed.smtputf8);
+        let parsed = check("AUTH=+C3+BC@b.example smtputf8").unwrap();
+        assert!(parsed.smtputf8 && parsed.auth.is_some());
         for (bad, reply) in [
             ("SIZE", "501 5.5.4"),
             ("SIZE=-1", "501 5.5.4"),
@@ -279,7 +321,10 @@ mod tests {
             ("NOTIFY=NEVER", "555 5.5.4"),
             ("ORCPT=rfc822;a@b.example", "555 5.5.4"),
             ("X-OURS=1", "555 5.5.4"),
-            ("SMTPUTF8", "555 5.5.4"),
+            ("SMTPUTF8=1", "501 5.5.4"),
+            ("SMTPUTF8 SMTPUTF8", "501 5.5.4"),
+            ("AUTH=+C3+BC@b.example", "501 5.5.4"),
+            ("AUTH=\u{fc}@b.example SMTPUTF8", "501 5.5.4"),
         ] {
             assert_eq!(check(bad), Err(reply.to_owned()), "{bad}");
         }
@@ -291,11 +336,16 @@ mod tests {
         let parsed = check_rcpt("ORCPT=rfc822;a+2Bb@b.example notify=delay,Success").unwrap();
         assert_eq!(parsed.notify, Some(vec![Notify::Success, Notify::Delay]));
         assert_eq!(parsed.orcpt.as_deref(), Some("rfc822;a+b@b.example"));
+        let orcpt = |parameters, smtputf8| check_rcpt_of(parameters, smtputf8).unwrap().orcpt;
+        let expected = Some("utf-8;\u{fc}@b.example".to_owned());
+        assert_eq!(orcpt(r"ORCPT=utf-8;\x{FC}@b.example", false), expected);
+        assert_eq!(orcpt("ORCPT=utf-8;\u{fc}@b.example", true), expected);
         for (bad, reply) in [
             ("NOTIFY", "501 5.5.4"),
             ("NOTIFY=NEVER,DELAY", "501 5.5.4"),
             ("NOTIFY=NEVER NOTIFY=NEVER", "501 5.5.4"),
             ("ORCPT=a@b.example", "501 5.5.4"),
+            ("ORCPT=utf-8;\u{fc}@b.example", "501 5.5.4"),
             ("ORCPT=rfc822;a ORCPT=rfc822;a", "501 5.5.4"),
             ("RET=FULL", "555 5.5.4"),
             ("SIZE=1", "555 5.5.4"),
@@ -316,7 +366,7 @@ mod tests {
         ] {
             for refused in [
                 MailParameters::parse(&[mail], &[]).unwrap_err(),
-                RcptParameters::parse(&[rcpt], &[]).unwrap_err(),
+                RcptParameters::parse(&[rcpt], &[], false).unwrap_err(),
             ] {
                 assert!(refused.to_string().starts_with("555 5.5.4"), "{refused}");
             }

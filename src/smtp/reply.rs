@@ -248,6 +248,11 @@ impl Reply {
         Self::new(501, 1, 3, text)
     }
 
+    /// A path or an argument that is not ASCII, without SMTPUTF8 (RFC 6531 section 3.5).
+    pub fn non_ascii_address() -> Self {
+        Self::new(553, 6, 7, "a non-ASCII address needs SMTPUTF8")
+    }
+
     /// A MAIL or RCPT parameter that we do not know or did not advertise (RFC 5321 section 4.1.1.11).
     pub fn unknown_parameter(name: &str) -> Self {
         Self::new(555, 5, 4, format!("parameter {name} not recognized"))
@@ -420,6 +425,16 @@ impl Reply {
     /// A header section that cannot be read in one way only.
     pub fn bad_header(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(554, 6, 0, text)
+    }
+
+    /// A From or Sender field with an address that is not ASCII, without SMTPUTF8 (RFC 6531 section 3.5).
+    pub fn non_ascii_author() -> Self {
+        Self::new(
+            550,
+            6,
+            7,
+            "message refused: a non-ASCII address in From or Sender needs SMTPUTF8",
+        )
     }
 
     /// More Received fields than any honest journey collects.

@@ -662,7 +662,13 @@ fn agrees(daemon: &Daemon, account: &str, from: &str, to: &[&str], author: &str)
         assert!(!explained.allowed, "{name}");
         return;
     }
-    let mail = wire.ask(&format!("MAIL FROM:<{from}>"));
+    // As a client says it that has anything but ASCII to say.
+    let addresses = [from, author].into_iter().chain(to.iter().copied());
+    let parameter = match addresses.into_iter().all(str::is_ascii) {
+        true => "",
+        false => " SMTPUTF8",
+    };
+    let mail = wire.ask(&format!("MAIL FROM:<{from}>{parameter}"));
     assert_eq!([&*mail][..], explained.replies("MAIL"), "{name}");
     if !mail.starts_with("250 ") {
         assert!(!explained.allowed, "{name}");

@@ -87,6 +87,14 @@ impl FixedAccounts {
                 account("carol@example.org", true, &["carol@example.org", "<>"]),
                 "secret",
             ),
+            (
+                account(
+                    "erika",
+                    true,
+                    &["r\u{e9}my@b\u{fc}cher.example", "*@xn--mller-kva.example"],
+                ),
+                "secret",
+            ),
         ])
     }
 
