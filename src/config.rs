@@ -539,7 +539,12 @@ fn extensions(section: &Section<'_>) -> Vec<Extension> {
     let mut offered = Extension::ALL.to_vec();
     for Located { value, span } in section.texts_if_any("withhold", &example) {
         match Extension::from_keyword(value) {
-            Some(extension) => offered.retain(|offered| *offered != extension),
+            Some(extension) => offered.retain(|offered| {
+                // RFC 3030 section 3: BINARYMIME is nothing without CHUNKING.
+                let goes_too =
+                    extension == Extension::Chunking && *offered == Extension::BinaryMime;
+                *offered != extension && !goes_too
+            }),
             None => {
                 let hint = match nearest(&value.to_ascii_uppercase(), names()) {
                     Some(near) => format!("did you mean \"{near}\"?"),

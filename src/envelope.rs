@@ -75,7 +75,7 @@ pub struct Envelope {
     /// The message's name in the queue.
     #[serde(with = "id_text")]
     pub id: MessageId,
-    /// When DATA was accepted.
+    /// When DATA, or the first BDAT, was accepted.
     #[serde(with = "milliseconds")]
     pub received_at: Timestamp,
     /// Which account sent it.
@@ -86,7 +86,7 @@ pub struct Envelope {
     pub recipients: Vec<Recipient>,
     /// Octets in the `.eml`. The queue fills it in when it commits.
     pub size: u64,
-    /// BODY= of RFC 6152.
+    /// BODY= of RFC 6152 and RFC 3030.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub body: Option<Body>,
     /// RET= of RFC 3461 section 4.3: how much of the message a failure report returns.
@@ -150,9 +150,12 @@ impl Recipient {
     }
 }
 
-/// What the client said of the body's octets (RFC 6152).
+/// What the client said of the body's octets (RFC 6152, RFC 3030 section 3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Body {
+    /// Any octets at all: the body need not consist of lines, and it may hold NUL, bare CR and bare LF.
+    #[serde(rename = "BINARYMIME")]
+    Binary,
     /// Octets above 127 may occur.
     #[serde(rename = "8BITMIME")]
     EightBitMime,
@@ -165,6 +168,7 @@ impl Body {
     /// The word that SMTP has for it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Binary => "BINARYMIME",
             Self::EightBitMime => "8BITMIME",
             Self::SevenBit => "7BIT",
         }

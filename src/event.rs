@@ -69,7 +69,7 @@ pub enum Event {
         /// The Message-ID field's value, with its angle brackets, where it is a well-formed one.
         message_id: Option<String>,
     },
-    /// `message.refused`: DATA was refused, at once or at its end.
+    /// `message.refused`: DATA or BDAT was refused, at once or at its end.
     MessageRefused {
         /// Who sent it.
         account: String,
@@ -82,7 +82,7 @@ pub enum Event {
         /// Why.
         reason: String,
     },
-    /// `message.abandoned`: the client left in the middle of it; nothing was kept.
+    /// `message.abandoned`: the client left in the middle of it, or took it back between two BDAT; nothing was kept.
     MessageAbandoned {
         /// Who sent it.
         account: String,

@@ -75,9 +75,19 @@ impl HeaderSection {
     }
 
     /// Where the header section ends, now that the whole message has ended: what is left is a last line without its
-    /// end, which the data cannot have, or nothing.
+    /// end, which a message cannot have here, or nothing.
     pub fn end(&self) -> usize {
         self.line_start
+    }
+
+    /// Whether what is here of the message before `end` has no NUL, no bare CR and no bare LF.
+    pub fn is_clean(&self, end: usize) -> bool {
+        let octets = &self.bytes[..end.min(self.bytes.len())];
+        memchr::memchr3_iter(0, b'\r', b'\n', octets).all(|index| match octets[index] {
+            b'\r' => octets.get(index + 1) == Some(&b'\n'),
+            b'\n' => index > 0 && octets[index - 1] == b'\r',
+            _ => false,
+        })
     }
 
     /// The header section (without the empty line behind it) and the octets of the body that came with it.
@@ -433,6 +443,27 @@ mod tests {
             "{stored}"
         );
         assert!(!stored.contains("secret") && !stored.contains("more@") && !stored.contains("z@"));
+    }
+
+    #[test]
+    fn a_header_section_consists_of_lines() {
+        for (octets, clean) in [
+            ("", true),
+            ("A: b\r\n", true),
+            ("A: b\r\n c\r\n", true),
+            ("A: b\n", false),
+            ("A: b\rC: d\r\n", false),
+            ("A: b\0\r\n", false),
+            ("A: b\r\n\r", false),
+            ("\nA: b\r\n", false),
+        ] {
+            let mut section = HeaderSection::default();
+            section.push(octets.as_bytes());
+            assert_eq!(section.is_clean(octets.len()), clean, "{octets:?}");
+        }
+        let mut section = HeaderSection::default();
+        section.push(b"A: b\r\n\nbody\0");
+        assert!(section.is_clean(6), "what is behind does not count");
     }
 
     #[test]

@@ -19,8 +19,10 @@
 //! JudgingSender     + a reverse-path               allowed -> Mail; refused -> Ready
 //! Mail              a transaction                  RCPT -> JudgingRecipient; DATA -> Beginning; RSET, EHLO -> Ready
 //! JudgingRecipient  + a forward-path               -> Mail
-//! Beginning         a transaction                  a draft exists -> Data; refused -> Mail
-//! Data              + an id, the message so far    header complete -> JudgingAuthors; end -> JudgingMessage
+//! Beginning         a transaction                  a draft exists -> Data; refused -> Mail, of BDAT -> Ready
+//! Data              + an id, the message so far    header complete -> JudgingAuthors; end -> JudgingMessage;
+//!                                                  a chunk that is not the last has ended -> Chunks
+//! Chunks            the same                       BDAT -> Data; RSET, EHLO -> Ready
 //! JudgingAuthors    + the header section           -> Data (a refused message is read to its end, then answered)
 //! JudgingMessage    the whole message is appended  allowed -> Committing; refused -> Ready
 //! Committing        the same                       a receipt -> 250, Ready; none -> Ready
@@ -28,6 +30,9 @@
 //! ```
 //!
 //! Only `Ready` owns an account and only `Ready` becomes a transaction: mail without AUTH cannot be built.
+//!
+//! A BDAT that is refused changes no state before its octets are read and forgotten (`Discard`): whatever is wrong,
+//! client and server agree about where the next command begins.
 //!
 //! # Bounds
 //!
@@ -119,6 +124,11 @@ pub struct Session {
     unstored: Vec<u8>,
     /// The draft is no longer wanted.
     abort_due: bool,
+    /// A refused BDAT whose octets are still coming.
+    discarding: Option<Discard>,
+    /// A BDAT that was not the last of its message was refused. Those that the client had sent by then belong to the
+    /// same failure and are no further errors (RFC 3030 section 2), until LAST, RSET, EHLO or MAIL.
+    chunks_failed: bool,
     shutting_down: bool,
     errors: u32,
     failed_logins: u32,
@@ -142,8 +152,9 @@ enum State {
     JudgingSender(Ready, Proposal),
     Mail(Transaction),
     JudgingRecipient(Transaction, Addressee),
-    Beginning(Transaction),
+    Beginning(Transaction, Input),
     Data(Transfer),
+    Chunks(Transfer),
     JudgingAuthors(Transfer, Box<Judged>),
     JudgingMessage(Transfer),
     Committing(Transfer),
@@ -194,8 +205,9 @@ struct Transaction {
 struct Transfer {
     transaction: Transaction,
     id: MessageId,
-    /// When DATA was accepted, on both clocks.
+    /// When DATA or the first BDAT was accepted, on both clocks.
     began: Now,
+    input: Input,
     /// Octets of the message as the client counts them.
     octets: u64,
     /// For the log.
@@ -203,6 +215,34 @@ struct Transfer {
     /// The end of the data has been read.
     ended: bool,
     stage: Stage,
+}
+
+/// How the octets of a message come.
+#[derive(Clone, Copy, Debug)]
+enum Input {
+    /// In a chunk of BDAT.
+    Chunk {
+        /// How many octets it has.
+        size: u64,
+        /// How many of them are still to come.
+        left: u64,
+        /// No other follows.
+        last: bool,
+    },
+    /// As DATA has them, up to the final dot.
+    Dotted,
+}
+
+/// A refused BDAT: its octets are read, and then the client hears why.
+#[derive(Debug)]
+struct Discard {
+    /// How many octets are still to come.
+    left: u64,
+    since: Instant,
+    event: Event,
+    reply: Reply,
+    /// It counts as an error.
+    counts: bool,
 }
 
 #[derive(Debug)]
@@ -237,6 +277,8 @@ impl Session {
             replies: VecDeque::from([greeting]),
             unstored: Vec::new(),
             abort_due: false,
+            discarding: None,
+            chunks_failed: false,
             shutting_down: false,
             errors: 0,
             failed_logins: 0,
@@ -289,7 +331,9 @@ impl Session {
     pub fn disconnected(&mut self) {
         let state = std::mem::replace(&mut self.state, State::Closed);
         self.replies.clear();
+        self.discarding = None;
         if let State::Data(transfer)
+        | State::Chunks(transfer)
         | State::JudgingAuthors(transfer, _)
         | State::JudgingMessage(transfer)
         | State::Committing(transfer) = state
@@ -298,11 +342,7 @@ impl Session {
             self.events.push_back(match &transfer.stage {
                 // It will not hear why any more; the operator does.
                 Stage::Refused(refusal) => transfer.refused(refusal.clone()),
-                Stage::Header(_) | Stage::Body => Event::MessageAbandoned {
-                    account: transfer.transaction.ready.account.name.clone(),
-                    from: transfer.transaction.reverse_path.to_string(),
-                    id: transfer.id,
-                },
+                Stage::Header(_) | Stage::Body => transfer.abandoned(),
             });
         }
     }
@@ -349,7 +389,7 @@ impl Session {
                 | State::JudgingRecipient(..)
                 | State::JudgingAuthors(..)
                 | State::JudgingMessage(_) => return Step::Decide(PolicyAsk::new(self)),
-                State::Beginning(_) => return Step::Begin(BeginAsk::new(self)),
+                State::Beginning(..) => return Step::Begin(BeginAsk::new(self)),
                 State::Committing(_) => return Step::Commit(CommitAsk::new(self)),
                 State::Closed => return Step::Close,
                 State::Data(_) => {
@@ -370,8 +410,13 @@ impl Session {
                 | State::Greeted(_)
                 | State::Authenticating(..)
                 | State::Ready(_)
-                | State::Mail(_) => {
-                    if self.read_line() {
+                | State::Mail(_)
+                | State::Chunks(_) => {
+                    let read = match self.discarding {
+                        Some(_) => self.discard(),
+                        None => self.read_line(),
+                    };
+                    if read {
                         continue;
                     }
                 }
@@ -384,9 +429,14 @@ impl Session {
 
     /// When the client's time is up.
     fn deadline(&self) -> Instant {
-        let idle = self.last_heard + self.profile.idle_timeout;
+        let mut idle = self.last_heard + self.profile.idle_timeout;
+        if let Some(discard) = &self.discarding {
+            idle = idle.min(discard.since + self.profile.data_timeout);
+        }
         match &self.state {
-            State::Data(transfer) => idle.min(transfer.began.instant + self.profile.data_timeout),
+            State::Data(transfer) | State::Chunks(transfer) => {
+                idle.min(transfer.began.instant + self.profile.data_timeout)
+            }
             _ if !self.is_authenticated() => idle.min(self.begun + self.profile.login_timeout),
             _ => idle,
         }
@@ -397,6 +447,7 @@ impl Session {
         match std::mem::replace(&mut self.state, State::Closed) {
             // An ask that was dropped unanswered can leave it in the middle of a question, too.
             State::Data(transfer)
+            | State::Chunks(transfer)
             | State::JudgingAuthors(transfer, _)
             | State::JudgingMessage(transfer)
             | State::Committing(transfer) => {
@@ -407,8 +458,30 @@ impl Session {
             State::Closed => return,
             _ => {}
         }
+        self.discarding = None;
         self.ending = reason;
         self.replies.push_back(reply);
+    }
+
+    /// Closes because of what the client said itself. A message that came in chunks and had not ended is forgotten.
+    fn close(&mut self, reason: &'static str) {
+        self.reset();
+        self.state = State::Closed;
+        self.ending = reason;
+    }
+
+    /// Back to before MAIL (RFC 5321 section 4.1.1.5).
+    fn reset(&mut self) {
+        self.chunks_failed = false;
+        self.state = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Mail(transaction) => State::Ready(transaction.ready),
+            State::Chunks(transfer) => {
+                self.drop_draft(&transfer);
+                self.events.push_back(transfer.abandoned());
+                State::Ready(transfer.transaction.ready)
+            }
+            other => other,
+        };
     }
 
     /// The draft of a message that ends here is dropped, once.
@@ -422,8 +495,7 @@ impl Session {
         let code = reply.code();
         self.replies.push_back(reply);
         if code == 421 {
-            self.state = State::Closed;
-            self.ending = "refused with 421";
+            self.close("refused with 421");
         } else if code >= 500 {
             self.errors += 1;
             if self.errors > self.profile.errors_max {

@@ -5,7 +5,7 @@
 
 use std::mem::replace;
 
-use super::{Ready, Session, Stage, State, TlsFacts, Transaction, Transfer};
+use super::{Input, Ready, Session, Stage, State, TlsFacts, Transaction, Transfer};
 use crate::decision::{Account, Authentication, Claim, Question, Refusal, Unavailable, Verdict};
 use crate::envelope::{Client, Envelope, MessageId, Receipt, Recipient};
 use crate::event::Event;
@@ -221,7 +221,7 @@ impl BeginAsk<'_> {
     /// The envelope under the name that the queue gives the message. Its `size` is for the queue to fill in.
     pub fn envelope(&self, id: MessageId) -> Envelope {
         let session = &self.session;
-        let State::Beginning(transaction) = &session.state else {
+        let State::Beginning(transaction, _) = &session.state else {
             unreachable!("a BeginAsk exists only while beginning");
         };
         let tls = session
@@ -262,7 +262,8 @@ impl BeginAsk<'_> {
     /// The draft is there, under this name; or it cannot be.
     pub fn answer(self, answer: Result<MessageId, Refusal>) {
         let session = self.session;
-        let State::Beginning(transaction) = replace(&mut session.state, State::Closed) else {
+        let State::Beginning(transaction, input) = replace(&mut session.state, State::Closed)
+        else {
             unreachable!("a BeginAsk exists only while beginning");
         };
         match answer {
@@ -272,23 +273,32 @@ impl BeginAsk<'_> {
                     transaction,
                     id,
                     began: session.now,
+                    input,
                     octets: 0,
                     message_id: None,
                     ended: false,
                     stage: Stage::Header(HeaderSection::default()),
                 });
-                session.replies.push_back(Reply::start_mail_input());
+                // BDAT's octets come without being asked for.
+                if matches!(input, Input::Dotted) {
+                    session.replies.push_back(Reply::start_mail_input());
+                }
             }
-            Err(Refusal { reply, reason, .. }) => {
-                session.events.push_back(Event::MessageRefused {
-                    account: transaction.ready.account.name.clone(),
-                    id: None,
-                    from: transaction.reverse_path.to_string(),
-                    reply: reply.clone(),
-                    reason,
-                });
-                session.state = State::Mail(transaction);
-                session.respond(reply);
+            Err(refusal) => {
+                let reply = refusal.reply.clone();
+                let event = transaction.refused(None, refusal);
+                match input {
+                    Input::Dotted => {
+                        session.events.push_back(event);
+                        session.state = State::Mail(transaction);
+                        session.respond(reply);
+                    }
+                    Input::Chunk { size, last, .. } => {
+                        session.state = State::Ready(transaction.ready);
+                        session.chunks_failed = !last;
+                        session.discard_chunk(size, reply, event, true);
+                    }
+                }
             }
         }
     }

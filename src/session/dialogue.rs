@@ -2,15 +2,16 @@
 
 use zeroize::Zeroizing;
 
-use super::{Addressee, Greeting, Proposal, Ready, Session, State, Transaction};
+use super::{Addressee, Discard, Greeting, Input, Proposal, Ready, Session, State, Transaction};
+use crate::envelope::Body;
 use crate::event::Event;
 use crate::sasl::{Exchange, ExchangeError, Mechanism, Turn, decode_response, encode_challenge};
 use crate::secret::Secret;
 use crate::smtp::address::{ForwardPath, ReversePath};
-use crate::smtp::command::{Command, Parameter, SyntaxError, Verb};
+use crate::smtp::command::{Command, Fault, Parameter, SyntaxError, Verb};
 use crate::smtp::extension::{
-    AUTH_RESPONSE_BYTES_MAX, MailParameters, RcptParameters, command_line_bytes_max, ehlo_lines,
-    mechanism_list,
+    AUTH_RESPONSE_BYTES_MAX, Extension, MailParameters, RcptParameters, command_line_bytes_max,
+    ehlo_lines, mechanism_list,
 };
 use crate::smtp::framing::{Frame, FramingError, Mode};
 use crate::smtp::reply::Reply;
@@ -49,6 +50,7 @@ impl Session {
                 mechanism,
                 initial_response,
             } => self.auth(&mechanism, initial_response.as_ref()),
+            Command::Bdat { size, last } => self.bdat(size, last),
             Command::Data => self.data(),
             Command::Ehlo(client_name) => self.hello(client_name, true),
             Command::Expn if !self.is_authenticated() => {
@@ -63,8 +65,7 @@ impl Session {
             } => self.mail(reverse_path, &parameters),
             Command::Noop => self.respond(Reply::ok()),
             Command::Quit => {
-                self.state = State::Closed;
-                self.ending = "client quit";
+                self.close("client quit");
                 self.replies.push_back(Reply::goodbye());
             }
             Command::Rcpt {
@@ -86,12 +87,21 @@ impl Session {
     fn syntax_error(&mut self, error: &SyntaxError) {
         let needs_login = matches!(
             error.verb,
-            Some(Verb::Data | Verb::Expn | Verb::Mail | Verb::Rcpt | Verb::Vrfy)
+            Some(Verb::Bdat | Verb::Data | Verb::Expn | Verb::Mail | Verb::Rcpt | Verb::Vrfy)
         );
         let reply = match needs_login && !self.is_authenticated() {
             true => Reply::authentication_required(),
             false => Reply::from(error),
         };
+        match error.fault {
+            Fault::ChunkEnd(size) => return self.refuse_chunk(size, reply),
+            Fault::ChunkSize => {
+                // Commands could hide in what follows: nothing of it is read.
+                self.refuse_command(reply);
+                return self.close("BDAT without a size");
+            }
+            _ => {}
+        }
         match error.verb {
             Some(Verb::Mail) => self.refuse_mail(None, reply, "malformed command"),
             Some(Verb::Rcpt) => self.refuse_rcpt(None, reply, "malformed command"),
@@ -130,16 +140,9 @@ impl Session {
         match &self.state {
             State::Ready(ready) => Some(ready.account.name.clone()),
             State::Mail(transaction) => Some(transaction.ready.account.name.clone()),
+            State::Chunks(transfer) => Some(transfer.transaction.ready.account.name.clone()),
             _ => None,
         }
-    }
-
-    /// Back to before MAIL (RFC 5321 section 4.1.1.5).
-    fn reset(&mut self) {
-        self.state = match std::mem::replace(&mut self.state, State::Closed) {
-            State::Mail(transaction) => State::Ready(transaction.ready),
-            other => other,
-        };
     }
 
     /// RFC 5321 section 4.1.4: a second EHLO resets like RSET; who is logged in stays so.
@@ -177,9 +180,7 @@ impl Session {
         // taken for what the client says under TLS.
         if self.framer.discard() > 0 {
             self.refuse_command(Reply::plaintext_behind_starttls());
-            self.state = State::Closed;
-            self.ending = "data behind STARTTLS";
-            return;
+            return self.close("data behind STARTTLS");
         }
         self.state = State::StartingTls;
         self.replies.push_back(Reply::ready_for_tls());
@@ -282,10 +283,11 @@ impl Session {
                 "not authenticated",
             );
         }
-        if matches!(self.state, State::Mail(_)) {
+        if matches!(self.state, State::Mail(_) | State::Chunks(_)) {
             let reply = Reply::bad_sequence("a transaction is already open: RSET first");
             return self.refuse_mail(Some(&reverse_path), reply, "nested MAIL");
         }
+        self.chunks_failed = false;
         let parameters = match MailParameters::parse(parameters, &self.profile.extensions) {
             Ok(parameters) => parameters,
             Err(reply) => return self.refuse_mail(Some(&reverse_path), reply, "bad parameter"),
@@ -326,12 +328,16 @@ impl Session {
                 "not authenticated",
             );
         }
-        let State::Mail(transaction) = &self.state else {
-            return self.refuse_rcpt(
-                Some(&forward_path),
-                Reply::bad_sequence("send MAIL first"),
-                "RCPT before MAIL",
-            );
+        let transaction = match &self.state {
+            State::Mail(transaction) => transaction,
+            State::Chunks(_) => {
+                let reply = Reply::bad_sequence("the message has begun: send BDAT or RSET");
+                return self.refuse_rcpt(Some(&forward_path), reply, "RCPT after BDAT");
+            }
+            _ => {
+                let reply = Reply::bad_sequence("send MAIL first");
+                return self.refuse_rcpt(Some(&forward_path), reply, "RCPT before MAIL");
+            }
         };
         let smtputf8 = transaction.parameters.smtputf8;
         let parameters = match RcptParameters::parse(parameters, &self.profile.extensions, smtputf8)
@@ -376,12 +382,96 @@ impl Session {
                 self.state = State::Mail(transaction);
                 self.refuse_command(Reply::no_recipients());
             }
-            State::Mail(transaction) => self.state = State::Beginning(transaction),
+            State::Mail(transaction) if transaction.parameters.body == Some(Body::Binary) => {
+                // RFC 3030 section 3: no dot could end it.
+                self.state = State::Mail(transaction);
+                self.refuse_command(Reply::bad_sequence("BODY=BINARYMIME needs BDAT"));
+            }
+            State::Mail(transaction) => self.state = State::Beginning(transaction, Input::Dotted),
+            State::Chunks(transfer) => {
+                // RFC 3030 section 2: one transaction has DATA or BDAT.
+                self.state = State::Chunks(transfer);
+                self.refuse_command(Reply::bad_sequence(
+                    "the message has begun: send BDAT or RSET",
+                ));
+            }
             other => {
                 self.state = other;
                 self.refuse_command(Reply::bad_sequence("send MAIL first"));
             }
         }
+    }
+
+    /// RFC 3030 section 2. Its octets follow at once, whether it is accepted or not.
+    fn bdat(&mut self, size: u64, last: bool) {
+        if !self.is_authenticated() {
+            return self.refuse_chunk(size, Reply::authentication_required());
+        }
+        if !self.profile.extensions.contains(&Extension::Chunking) {
+            return self.refuse_chunk(size, Reply::not_implemented());
+        }
+        if self.chunks_failed {
+            self.chunks_failed = !last;
+            let reply = Reply::bad_sequence("an earlier BDAT of the message was refused");
+            let event = Event::CommandRefused {
+                reply: reply.clone(),
+            };
+            return self.discard_chunk(size, reply, event, false);
+        }
+        let input = Input::Chunk {
+            size,
+            left: size,
+            last,
+        };
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Mail(transaction) if transaction.recipients.is_empty() => {
+                self.state = State::Mail(transaction);
+                self.chunks_failed = !last;
+                self.refuse_chunk(size, Reply::no_recipients());
+            }
+            State::Mail(transaction) if size > self.profile.message_bytes_max => {
+                let refusal = self.too_large();
+                let event = transaction.refused(None, refusal.clone());
+                self.state = State::Ready(transaction.ready);
+                self.chunks_failed = !last;
+                self.discard_chunk(size, refusal.reply, event, true);
+            }
+            State::Mail(transaction) => self.state = State::Beginning(transaction, input),
+            State::Chunks(mut transfer) => {
+                transfer.input = input;
+                let announced = transfer.octets.saturating_add(size);
+                if announced > self.profile.message_bytes_max {
+                    let refusal = self.too_large();
+                    self.refuse_data(transfer, refusal);
+                } else {
+                    self.state = State::Data(transfer);
+                }
+            }
+            other => {
+                self.state = other;
+                self.chunks_failed = !last;
+                self.refuse_chunk(size, Reply::bad_sequence("send MAIL first"));
+            }
+        }
+    }
+
+    /// Refuses a BDAT as a command.
+    fn refuse_chunk(&mut self, size: u64, reply: Reply) {
+        let event = Event::CommandRefused {
+            reply: reply.clone(),
+        };
+        self.discard_chunk(size, reply, event, true);
+    }
+
+    /// Refuses a BDAT, once its octets are read.
+    pub(super) fn discard_chunk(&mut self, size: u64, reply: Reply, event: Event, counts: bool) {
+        self.discarding = Some(Discard {
+            left: size,
+            since: self.now.instant,
+            event,
+            reply,
+            counts,
+        });
     }
 }
 

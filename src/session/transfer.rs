@@ -1,11 +1,12 @@
-//! The message on its way in: from 354 to the end of the data.
+//! The message on its way in: from 354, or from the first BDAT, to its end.
 //!
 //! The header section is held until it is judged, the body goes through in pieces. Whatever is wrong, the data is
 //! read to its true end before the client hears of it: otherwise it would take what is left of the message for
 //! commands.
 
-use super::{Judged, Session, Stage, State, Transaction, Transfer};
+use super::{Input, Judged, Session, Stage, State, Transaction, Transfer};
 use crate::decision::Refusal;
+use crate::envelope::{Body, MessageId};
 use crate::event::Event;
 use crate::message::{Header, HeaderError, Progress, Trace, TraceClient};
 use crate::smtp::address::ReversePath;
@@ -31,20 +32,18 @@ impl Session {
         if self.unstored.len() >= UNSTORED_BYTES_MAX {
             return false;
         }
-        let complete = match self.framer.next(Mode::Data) {
+        let mode = match transfer.input {
+            Input::Dotted => Mode::Data,
+            Input::Chunk { left: 0, .. } => return self.end_chunk(),
+            Input::Chunk { left, .. } => Mode::Chunk { left },
+        };
+        let complete = match self.framer.next(mode) {
             Ok(Some(Frame::Body(bytes))) => {
                 transfer.octets += bytes.len() as u64;
-                match &mut transfer.stage {
-                    Stage::Header(section) => match section.push(bytes) {
-                        Progress::Complete { header_bytes } => Some(header_bytes),
-                        Progress::Incomplete => None,
-                    },
-                    Stage::Body => {
-                        self.unstored.extend_from_slice(bytes);
-                        None
-                    }
-                    Stage::Refused(_) => None,
+                if let Input::Chunk { left, .. } = &mut transfer.input {
+                    *left -= bytes.len() as u64;
                 }
+                transfer.take_in(bytes, &mut self.unstored)
             }
             Ok(Some(Frame::End)) => {
                 transfer.ended = true;
@@ -53,6 +52,74 @@ impl Session {
             // Nothing to read, and lines are no frames of data.
             _ => return false,
         };
+        self.look_at_data(complete);
+        true
+    }
+
+    /// A chunk has been read: the message ends with it, or the client hears that it is here. Whether anything came of
+    /// it.
+    fn end_chunk(&mut self) -> bool {
+        let State::Data(transfer) = &mut self.state else {
+            unreachable!("a chunk is read in no other state");
+        };
+        let Input::Chunk { size, last, .. } = transfer.input else {
+            unreachable!("a chunk ends where there is one");
+        };
+        if last {
+            transfer.ended = true;
+            // A text without its last CRLF gets it (RFC 3030 section 2 has lines delimited so), and so does a header
+            // section; a binary body stays as it is.
+            let binary = transfer.is_binary() && matches!(transfer.stage, Stage::Body);
+            let complete = match self.framer.end_chunks() && !binary {
+                true => transfer.take_in(b"\r\n", &mut self.unstored),
+                false => None,
+            };
+            self.look_at_data(complete);
+            return true;
+        }
+        // What is acknowledged is with the draft.
+        if !self.unstored.is_empty() {
+            return false;
+        }
+        if matches!(transfer.stage, Stage::Refused(_)) {
+            self.chunks_failed = true;
+            self.end_data();
+            return true;
+        }
+        self.state = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Data(transfer) => State::Chunks(transfer),
+            other => other,
+        };
+        self.replies.push_back(Reply::chunk_received(size));
+        true
+    }
+
+    /// Reads a piece of a chunk that was refused; whether anything came of it.
+    pub(super) fn discard(&mut self) -> bool {
+        let Some(discard) = &mut self.discarding else {
+            return false;
+        };
+        if discard.left > 0 {
+            return match self.framer.next(Mode::Chunk { left: discard.left }) {
+                Ok(Some(Frame::Body(bytes))) => {
+                    discard.left -= bytes.len() as u64;
+                    true
+                }
+                _ => false,
+            };
+        }
+        if let Some(discard) = self.discarding.take() {
+            self.events.push_back(discard.event);
+            match discard.counts {
+                true => self.respond(discard.reply),
+                false => self.replies.push_back(discard.reply),
+            }
+        }
+        true
+    }
+
+    /// Octets have been taken in: something may be wrong with them, or the header section complete.
+    fn look_at_data(&mut self, complete: Option<usize>) {
         if let Some(refusal) = self.fault() {
             let State::Data(transfer) = std::mem::replace(&mut self.state, State::Closed) else {
                 unreachable!("it was Data above");
@@ -61,7 +128,14 @@ impl Session {
         } else if let Some(header_bytes) = complete {
             self.judge_header(header_bytes);
         }
-        true
+    }
+
+    /// The refusal of a message above its bound.
+    pub(super) fn too_large(&self) -> Refusal {
+        Refusal::new(
+            Reply::message_too_large(self.profile.message_bytes_max),
+            "larger than limits.message_size",
+        )
     }
 
     /// What the octets themselves did wrong so far, if it is not known yet.
@@ -75,17 +149,14 @@ impl Session {
             Stage::Body => 0,
             Stage::Refused(_) => return None,
         };
-        if !self.framer.is_clean() {
+        if !self.framer.is_clean() && !transfer.is_binary() {
             return Some(Refusal::new(
                 Reply::forbidden_data(),
                 "NUL, bare CR or bare LF in the data",
             ));
         }
         if transfer.octets > profile.message_bytes_max {
-            return Some(Refusal::new(
-                Reply::message_too_large(profile.message_bytes_max),
-                "larger than limits.message_size",
-            ));
+            return Some(self.too_large());
         }
         (header_bytes as u64 > profile.header_bytes_max).then(|| {
             Refusal::new(
@@ -103,6 +174,12 @@ impl Session {
         let Stage::Header(section) = std::mem::replace(&mut transfer.stage, Stage::Body) else {
             unreachable!("there is one header section");
         };
+        // Of a binary message, only the body may be binary: a header section consists of lines, or two readers could
+        // see two of it.
+        if !section.is_clean(header_bytes) {
+            let reason = "NUL, bare CR or bare LF in the header section";
+            return self.refuse_data(transfer, Refusal::new(Reply::forbidden_data(), reason));
+        }
         let (header, body) = section.finish(header_bytes);
         let authors = header
             .refuse_loop(self.profile.received_fields_max)
@@ -209,11 +286,44 @@ impl Session {
 }
 
 impl Transfer {
+    /// Takes in octets of the message; where the header section ends, if that is known with them.
+    fn take_in(&mut self, bytes: &[u8], unstored: &mut Vec<u8>) -> Option<usize> {
+        match &mut self.stage {
+            Stage::Header(section) => match section.push(bytes) {
+                Progress::Complete { header_bytes } => return Some(header_bytes),
+                Progress::Incomplete => {}
+            },
+            Stage::Body => unstored.extend_from_slice(bytes),
+            Stage::Refused(_) => {}
+        }
+        None
+    }
+
+    /// Whether its body may hold any octets.
+    fn is_binary(&self) -> bool {
+        self.transaction.parameters.body == Some(Body::Binary)
+    }
+
     pub(super) fn refused(&self, refusal: Refusal) -> Event {
-        Event::MessageRefused {
+        self.transaction.refused(Some(&self.id), refusal)
+    }
+
+    pub(super) fn abandoned(&self) -> Event {
+        Event::MessageAbandoned {
             account: self.transaction.ready.account.name.clone(),
-            id: Some(self.id.clone()),
             from: self.transaction.reverse_path.to_string(),
+            id: self.id.clone(),
+        }
+    }
+}
+
+impl Transaction {
+    /// The message was refused; its id, if it had one already.
+    pub(super) fn refused(&self, id: Option<&MessageId>, refusal: Refusal) -> Event {
+        Event::MessageRefused {
+            account: self.ready.account.name.clone(),
+            id: id.cloned(),
+            from: self.reverse_path.to_string(),
             reply: refusal.reply,
             reason: refusal.reason,
         }

@@ -20,6 +20,13 @@ pub enum Command {
         /// The initial response, still in base64; `=` for an empty one.
         initial_response: Option<Secret>,
     },
+    /// BDAT (RFC 3030), whose octets follow its line.
+    Bdat {
+        /// How many octets.
+        size: u64,
+        /// They are the last of the message.
+        last: bool,
+    },
     /// DATA.
     Data,
     /// EHLO and the name that the client gives itself.
@@ -70,6 +77,8 @@ pub struct Parameter {
 pub enum Verb {
     /// AUTH
     Auth,
+    /// BDAT
+    Bdat,
     /// DATA
     Data,
     /// EHLO
@@ -99,8 +108,9 @@ pub enum Verb {
 impl Verb {
     /// The verb of this name, in any case of letters.
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        const NAMES: [(&str, Verb); 13] = [
+        const NAMES: [(&str, Verb); 14] = [
             ("AUTH", Verb::Auth),
+            ("BDAT", Verb::Bdat),
             ("DATA", Verb::Data),
             ("EHLO", Verb::Ehlo),
             ("EXPN", Verb::Expn),
@@ -137,6 +147,10 @@ pub enum Fault {
     Address(AddressError),
     /// Arguments missing, superfluous or malformed.
     Arguments(&'static str),
+    /// BDAT with so many octets, and with something behind that is not LAST. The octets follow all the same.
+    ChunkEnd(u64),
+    /// BDAT without a size that could be counted: nobody knows how many octets follow.
+    ChunkSize,
     /// VRFY of a non-ASCII address without SMTPUTF8.
     NeedsSmtpUtf8,
     /// It is an HTTP request: a browser was misled into talking to us.
@@ -153,6 +167,8 @@ impl From<&SyntaxError> for Reply {
             }
             Fault::Address(address) => Self::bad_sender_address(address.to_string()),
             Fault::Arguments(text) => Self::bad_arguments(*text),
+            Fault::ChunkEnd(_) => Self::bad_arguments("syntax: BDAT size [LAST]"),
+            Fault::ChunkSize => Self::bad_chunk_size(),
             Fault::NeedsSmtpUtf8 => Self::non_ascii_address(),
             Fault::Http => Self::not_a_web_server(),
             Fault::UnknownVerb => Self::unknown_command(),
@@ -190,6 +206,7 @@ impl Command {
         };
         match verb {
             Verb::Auth => parse_auth(arguments).map_err(fail),
+            Verb::Bdat => parse_bdat(arguments).map_err(fail),
             Verb::Data => no_arguments(Self::Data),
             Verb::Ehlo => parse_client_name(arguments).map(Self::Ehlo).map_err(fail),
             Verb::Expn => Ok(Self::Expn),
@@ -255,6 +272,26 @@ fn parse_auth(arguments: &[u8]) -> Result<Command, Fault> {
         mechanism: String::from_utf8_lossy(mechanism).to_ascii_uppercase(),
         initial_response: initial_response.map(|response| Secret::new(response.to_vec())),
     })
+}
+
+/// `chunk-size [ SP end-marker ]`, `chunk-size = 1*DIGIT`, `end-marker = "LAST"` (RFC 3030 section 2).
+fn parse_bdat(arguments: &[u8]) -> Result<Command, Fault> {
+    let mut words = arguments
+        .split(|&byte| byte == b' ')
+        .filter(|word| !word.is_empty());
+    let digits = words.next().unwrap_or_default();
+    let size = std::str::from_utf8(digits)
+        .ok()
+        .filter(|digits| digits.bytes().all(|byte| byte.is_ascii_digit()))
+        .and_then(|digits| digits.parse().ok())
+        .ok_or(Fault::ChunkSize)?;
+    match (words.next(), words.next()) {
+        (None, _) => Ok(Command::Bdat { size, last: false }),
+        (Some(marker), None) if marker.eq_ignore_ascii_case(b"LAST") => {
+            Ok(Command::Bdat { size, last: true })
+        }
+        _ => Err(Fault::ChunkEnd(size)),
+    }
 }
 
 /// RFC 5321 section 4.1.4 forbids to refuse a client for the name that it gives itself, so any word will do.
@@ -362,6 +399,7 @@ mod tests {
                         .map(|secret| String::from_utf8_lossy(secret.expose()).into_owned());
                     format!("auth {mechanism} {response:?}")
                 }
+                Command::Bdat { size, last } => format!("bdat {size} {last}"),
                 Command::Ehlo(name) => format!("ehlo {name}"),
                 Command::Helo(name) => format!("helo {name}"),
                 Command::Mail {
@@ -411,6 +449,13 @@ mod tests {
             ),
             ("RCPT TO:<Postmaster>", "rcpt <postmaster>"),
             ("RCPT TO:<@a.example:b@c.example>", "rcpt <b@c.example>"),
+            ("BDAT 0", "bdat 0 false"),
+            ("bdat  1000 last ", "bdat 1000 true"),
+            (
+                "BDAT 18446744073709551615 LAST",
+                "bdat 18446744073709551615 true",
+            ),
+            ("BDAT 007", "bdat 7 false"),
             ("DATA", "data"),
             ("data  ", "data"),
             ("NOOP anything goes", "noop"),
@@ -446,6 +491,17 @@ mod tests {
             ("EHLO", "501 5.5.4"),
             ("EHLO two words", "501 5.5.4"),
             ("EHLO b\u{fc}ro", "501 5.5.4"),
+            ("BDAT", "501 5.5.4 the number"),
+            ("BDAT LAST", "501 5.5.4 the number"),
+            ("BDAT -1", "501 5.5.4 the number"),
+            ("BDAT +1", "501 5.5.4 the number"),
+            ("BDAT 0x10", "501 5.5.4 the number"),
+            ("BDAT 1e3", "501 5.5.4 the number"),
+            ("BDAT 1,000", "501 5.5.4 the number"),
+            ("BDAT 18446744073709551616", "501 5.5.4 the number"),
+            ("BDAT \u{661}", "501 5.5.4 the number"),
+            ("BDAT 10 FIRST", "501 5.5.4 syntax"),
+            ("BDAT 10 LAST LAST", "501 5.5.4 syntax"),
             ("DATA now", "501 5.5.4"),
             ("RSET x", "501 5.5.4"),
             ("QUIT x", "501 5.5.4"),

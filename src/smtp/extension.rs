@@ -34,17 +34,23 @@ pub const AUTH_RESPONSE_BYTES_MAX: usize = 12_288;
 pub enum Extension {
     /// SMTPUTF8 (RFC 6531): SMTPUTF8 of MAIL, and addresses in UTF-8.
     SmtpUtf8,
+    /// CHUNKING (RFC 3030): BDAT.
+    Chunking,
+    /// BINARYMIME (RFC 3030): the value BINARYMIME of BODY. Offered only together with [`Extension::Chunking`].
+    BinaryMime,
     /// DSN (RFC 3461): RET and ENVID of MAIL, NOTIFY and ORCPT of RCPT.
     Dsn,
 }
 
 impl Extension {
     /// All of them, in the order of EHLO's lines.
-    pub const ALL: [Self; 2] = [Self::SmtpUtf8, Self::Dsn];
+    pub const ALL: [Self; 4] = [Self::SmtpUtf8, Self::Dsn, Self::Chunking, Self::BinaryMime];
 
     /// Its EHLO keyword.
     pub fn keyword(self) -> &'static str {
         match self {
+            Self::BinaryMime => "BINARYMIME",
+            Self::Chunking => "CHUNKING",
             Self::Dsn => "DSN",
             Self::SmtpUtf8 => "SMTPUTF8",
         }
@@ -60,6 +66,8 @@ impl Extension {
     /// The octets that it adds to MAIL and to RCPT.
     fn line_bytes(self) -> (usize, usize) {
         match self {
+            // RFC 3030 section 3 adds 16, which BODY's own 17 have room for.
+            Self::BinaryMime | Self::Chunking => (0, 0),
             // RFC 6531 section 3.1.
             Self::SmtpUtf8 => (10, 0),
             Self::Dsn => (notification::MAIL_BYTES, notification::RCPT_BYTES),
@@ -115,7 +123,7 @@ pub fn mechanism_list(mechanisms: &[Mechanism]) -> String {
 pub struct MailParameters {
     /// SIZE= (RFC 1870 section 4): what the client thinks the message has. A number past 2^64 is 2^64 - 1.
     pub size: Option<u64>,
-    /// BODY= (RFC 6152).
+    /// BODY= (RFC 6152, RFC 3030).
     pub body: Option<Body>,
     /// AUTH= (RFC 4954 section 5).
     pub auth: Option<AuthParameter>,
@@ -156,7 +164,10 @@ impl MailParameters {
             let value = parameter.value.as_deref().unwrap_or_default();
             match parameter.keyword.as_str() {
                 "SIZE" => once(&mut parsed.size, parse_size(value), "SIZE")?,
-                "BODY" => once(&mut parsed.body, parse_body(value), "BODY")?,
+                "BODY" => {
+                    let body = parse_body(value, offers(Extension::BinaryMime));
+                    once(&mut parsed.body, body, "BODY")?
+                }
                 "AUTH" => once(&mut parsed.auth, parse_auth(value), "AUTH")?,
                 "RET" if dsn => once(&mut parsed.ret, notification::parse_ret(value), "RET")?,
                 "ENVID" if dsn => {
@@ -240,8 +251,9 @@ fn parse_size(value: &str) -> Option<u64> {
     well_formed.then(|| value.parse().unwrap_or(u64::MAX))
 }
 
-fn parse_body(value: &str) -> Option<Body> {
+fn parse_body(value: &str, binary_mime: bool) -> Option<Body> {
     match value {
+        _ if value.eq_ignore_ascii_case("BINARYMIME") => Some(Body::Binary).filter(|_| binary_mime),
         _ if value.eq_ignore_ascii_case("7BIT") => Some(Body::SevenBit),
         _ if value.eq_ignore_ascii_case("8BITMIME") => Some(Body::EightBitMime),
         _ => None,
@@ -301,6 +313,8 @@ mod tests {
             Some(u64::MAX)
         );
         assert!(!parsed.smtputf8);
+        let binary = check("BODY=BinaryMIME").unwrap();
+        assert_eq!(binary.body, Some(Body::Binary));
         let parsed = check("AUTH=+C3+BC@b.example smtputf8").unwrap();
         assert!(parsed.smtputf8 && parsed.auth.is_some());
         for (bad, reply) in [
@@ -309,7 +323,7 @@ mod tests {
             ("SIZE=1e3", "501 5.5.4"),
             ("SIZE=000000000000000000001", "501 5.5.4"),
             ("SIZE=1 SIZE=2", "501 5.5.4"),
-            ("BODY=BINARYMIME", "501 5.5.4"),
+            ("BODY=BINARY", "501 5.5.4"),
             ("AUTH=a+4", "501 5.5.4"),
             ("AUTH=+zz", "501 5.5.4"),
             ("AUTH=nobody", "501 5.5.4"),
@@ -364,6 +378,9 @@ mod tests {
             (parameter("RET", "FULL"), parameter("NOTIFY", "NEVER")),
             (parameter("ENVID", "1"), parameter("ORCPT", "rfc822;a")),
         ] {
+            let binary = parameter("BODY", "BINARYMIME");
+            let refused = MailParameters::parse(&[binary], &[Extension::Chunking]).unwrap_err();
+            assert!(refused.to_string().starts_with("501 5.5.4"), "{refused}");
             for refused in [
                 MailParameters::parse(&[mail], &[]).unwrap_err(),
                 RcptParameters::parse(&[rcpt], &[], false).unwrap_err(),

@@ -2,18 +2,24 @@
 //!
 //! Finding the borders comes first and knows nothing of meaning; parsing comes second and sees whole frames. Only
 //! `CRLF` ends a line and only `CRLF "." CRLF` ends the data (RFC 5321 section 2.3.8 and 4.1.1.4): a bare LF or a bare
-//! CR never does, which is what makes SMTP smuggling impossible here. A line past its bound, or with octets that no
+//! CR never does, which is what makes SMTP smuggling impossible here. A chunk of BDAT (RFC 3030) ends after as many octets
+//! as were announced, whatever they are. A line past its bound, or with octets that no
 //! line may hold, is answered at once and then skipped to its true end, so that exactly one error belongs to it and
 //! the peer stays in step.
 //!
 //! Memory: a line's octets are kept only up to the bound of its mode, data is handed out as it comes; what is kept
 //! between two calls is less than one line.
 
-use memchr::{memchr, memchr3};
+use memchr::{memchr, memchr3, memchr3_iter};
 
 /// What the next octets are to be read as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
+    /// A part of the message that is so many octets long, taken as it is.
+    Chunk {
+        /// How many octets of it are still to come.
+        left: u64,
+    },
     /// The message, dot-stuffed.
     Data,
     /// A line of at most so many octets, CRLF included.
@@ -26,7 +32,7 @@ pub enum Mode {
 /// One piece of the stream.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Frame<'a> {
-    /// Some octets of the message, dot-stuffing removed. Never empty.
+    /// Some octets of the message, without the dot-stuffing of DATA. Never empty.
     Body(&'a [u8]),
     /// The end of the message; [`Framer::is_clean`] tells of what went by.
     End,
@@ -63,6 +69,8 @@ struct DataState {
     at_line_start: bool,
     /// No NUL, bare CR or bare LF so far.
     clean: bool,
+    /// The octet of the chunks before; LF before the first.
+    last: u8,
 }
 
 impl Default for DataState {
@@ -70,6 +78,7 @@ impl Default for DataState {
         Self {
             at_line_start: true,
             clean: true,
+            last: b'\n',
         }
     }
 }
@@ -93,12 +102,13 @@ impl Framer {
             return Ok(None);
         }
         match mode {
+            Mode::Chunk { left } => Ok(self.next_chunk(left)),
             Mode::Data => Ok(self.next_data()),
             Mode::Line { bytes_max } => self.next_line(bytes_max),
         }
     }
 
-    /// Starts reading a new message: call it when DATA is accepted.
+    /// Starts reading a new message: call it when DATA, or the first BDAT, is accepted.
     pub fn begin_data(&mut self) {
         self.data = DataState::default();
     }
@@ -106,6 +116,13 @@ impl Framer {
     /// Whether the message that is being read has held no NUL, bare CR or bare LF so far.
     pub fn is_clean(&self) -> bool {
         self.data.clean
+    }
+
+    /// The last chunk has been read: whether the message ends in the middle of a line. A CR that nothing follows is a
+    /// bare one.
+    pub fn end_chunks(&mut self) -> bool {
+        self.data.clean &= self.data.last != b'\r';
+        self.data.last != b'\n'
     }
 
     /// Forgets everything unread and tells how much that was: STARTTLS must not carry plaintext over.
@@ -161,6 +178,16 @@ impl Framer {
         false
     }
 
+    fn next_chunk(&mut self, left: u64) -> Option<Frame<'_>> {
+        let unread = &self.buffer[self.start..];
+        let count = usize::try_from(left).map_or(unread.len(), |left| left.min(unread.len()));
+        let chunk = self.start..self.start + count;
+        self.start = chunk.end;
+        let octets = &self.buffer[chunk];
+        self.data.look_at(octets);
+        (count > 0).then_some(Frame::Body(octets))
+    }
+
     fn next_data(&mut self) -> Option<Frame<'_>> {
         let mut from = self.start;
         if self.data.at_line_start {
@@ -214,6 +241,23 @@ impl Framer {
             };
         }
         Some(Frame::Body(&self.buffer[from..to]))
+    }
+}
+
+impl DataState {
+    /// Notes whether the next octets of the chunks are clean: a CR at their end may still get its LF.
+    fn look_at(&mut self, octets: &[u8]) {
+        let (Some(&first), Some(&last)) = (octets.first(), octets.last()) else {
+            return;
+        };
+        let before = std::mem::replace(&mut self.last, last);
+        let clean = (before != b'\r' || first == b'\n')
+            && memchr3_iter(0, b'\r', b'\n', octets).all(|index| match octets[index] {
+                b'\r' => octets.get(index + 1).is_none_or(|&next| next == b'\n'),
+                b'\n' => index.checked_sub(1).map_or(before, |index| octets[index]) == b'\r',
+                _ => false,
+            });
+        self.clean &= clean;
     }
 }
 
@@ -424,6 +468,73 @@ mod tests {
                 }
                 prop_assert_eq!(lines_of(pieces), lines_of(&[&wire]));
             }
+        }
+    }
+
+    /// A message in chunks of these sizes, as it arrives in these pieces; whether it was clean, whether its last line
+    /// has no end, and what is left for the next command.
+    fn chunks_of(sizes: &[u64], pieces: &[&[u8]]) -> (Vec<u8>, bool, bool, Vec<u8>) {
+        let mut framer = Framer::default();
+        framer.begin_data();
+        let mut pieces = pieces.iter();
+        let mut message = Vec::new();
+        for &size in sizes {
+            let mut left = size;
+            while left > 0 {
+                match framer.next(Mode::Chunk { left }).unwrap() {
+                    Some(Frame::Body(octets)) => {
+                        assert!(!octets.is_empty());
+                        left -= octets.len() as u64;
+                        message.extend_from_slice(octets);
+                    }
+                    Some(frame) => panic!("{frame:?}"),
+                    None => framer.push(pieces.next().unwrap()),
+                }
+            }
+        }
+        let unended = framer.end_chunks();
+        for piece in pieces {
+            framer.push(piece);
+        }
+        let unread = framer.buffer[framer.start..].to_vec();
+        (message, framer.is_clean(), unended, unread)
+    }
+
+    #[test]
+    fn a_chunk_is_as_long_as_announced() {
+        let stream = &b".\r\n..a\r\n.\r\nQUIT\r\n"[..];
+        for sizes in [&[11][..], &[1, 1, 9], &[0, 11, 0], &[10, 1]] {
+            for pieces in [
+                vec![stream],
+                stream.chunks(1).collect(),
+                stream.chunks(5).collect(),
+            ] {
+                let (message, clean, unended, unread) = chunks_of(sizes, &pieces);
+                assert_eq!(message, b".\r\n..a\r\n.\r\n", "dots are just dots");
+                assert!(clean && !unended);
+                assert_eq!(unread, b"QUIT\r\n");
+            }
+        }
+        assert_eq!(chunks_of(&[], &[]), (Vec::new(), true, false, Vec::new()));
+    }
+
+    proptest! {
+        /// Whether a message in chunks is clean does not depend on the chunks or on the pieces that they come in.
+        #[test]
+        fn chunks_are_clean_by_their_octets_alone(
+            octets in prop::collection::vec(prop::sample::select(b"a\r\n\0.".to_vec()), 0..12),
+            cut in 0..12_usize,
+            length in 1..5_usize,
+        ) {
+            let cut = cut.min(octets.len());
+            let text = octets.escape_ascii().to_string().replace("\\r\\n", "");
+            let expected = !text.contains('\\');
+            let sizes = [cut as u64, (octets.len() - cut) as u64];
+            let pieces: Vec<&[u8]> = octets.chunks(length).collect();
+            let (message, clean, unended, _) = chunks_of(&sizes, &pieces);
+            prop_assert_eq!(&message, &octets);
+            prop_assert_eq!(clean, expected);
+            prop_assert_eq!(unended, !octets.is_empty() && !octets.ends_with(b"\n"));
         }
     }
 }

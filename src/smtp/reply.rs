@@ -170,6 +170,11 @@ impl Reply {
         Self::bare(354, vec!["end the message with <CRLF>.<CRLF>".into()])
     }
 
+    /// BDAT: a part of the message that is not its last one.
+    pub fn chunk_received(octets: u64) -> Self {
+        Self::new(250, 0, 0, format!("{octets} octets received"))
+    }
+
     /// The message is on stable storage. Only a commit's receipt leads here.
     pub fn queued(id: &str) -> Self {
         Self::new(250, 0, 0, format!("queued as {id}"))
@@ -196,7 +201,7 @@ impl Reply {
             214,
             0,
             0,
-            "commands: EHLO HELO STARTTLS AUTH MAIL RCPT DATA RSET NOOP VRFY HELP QUIT (RFC 6409)",
+            "commands: EHLO HELO STARTTLS AUTH MAIL RCPT DATA BDAT RSET NOOP VRFY HELP QUIT (RFC 6409)",
         )
     }
 
@@ -236,6 +241,16 @@ impl Reply {
     /// A command whose arguments do not parse.
     pub fn bad_arguments(text: impl Into<Cow<'static, str>>) -> Self {
         Self::new(501, 5, 4, text)
+    }
+
+    /// BDAT without a number of octets: what follows could be anything, so the connection is closed.
+    pub fn bad_chunk_size() -> Self {
+        Self::new(
+            501,
+            5,
+            4,
+            "the number of octets cannot be read, closing the connection",
+        )
     }
 
     /// MAIL with an address that is none.

@@ -456,13 +456,32 @@ fn in_memory(dialogue: &Dialogue, cut: Cut<'_>) {
     );
 }
 
+/// The lines of a stored message. What a line of text cannot hold is written as \xNN, and so is what is no UTF-8; a
+/// last line without its end has <no end> behind it.
 fn lines_of(message: &[u8]) -> VecDeque<String> {
-    let text = String::from_utf8(message.to_vec()).unwrap();
-    text.strip_suffix("\r\n")
-        .unwrap()
+    let mut text = String::new();
+    for chunk in message.utf8_chunks() {
+        text.push_str(chunk.valid());
+        for byte in chunk.invalid() {
+            text.push_str(&format!("\\x{byte:02x}"));
+        }
+    }
+    let mut lines: VecDeque<String> = text
         .split("\r\n")
-        .map(str::to_owned)
-        .collect()
+        .map(|line| {
+            line.chars()
+                .map(|c| match c {
+                    '\0' | '\r' | '\n' => format!("\\x{:02x}", u32::from(c)),
+                    other => other.to_string(),
+                })
+                .collect()
+        })
+        .collect();
+    match lines.pop_back() {
+        Some(last) if !last.is_empty() => lines.push_back(last + "<no end>"),
+        _ => {}
+    }
+    lines
 }
 
 #[test]

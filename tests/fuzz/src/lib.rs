@@ -276,6 +276,9 @@ fn write_command(command: &Command) -> Vec<u8> {
             }
             line
         }
+        Command::Bdat { size, last } => {
+            format!("BDAT {size}{}", if *last { " LAST" } else { "" }).into_bytes()
+        }
         Command::Data => b"DATA".to_vec(),
         Command::Ehlo(name) => format!("EHLO {name}").into_bytes(),
         Command::Expn => b"EXPN".to_vec(),

@@ -222,6 +222,56 @@ fn a_large_message_is_not_held() {
 }
 
 #[test]
+fn a_large_message_in_chunks_is_not_held() {
+    const MESSAGE_BYTES: usize = 30 << 20;
+    const HEADER: &[u8] = b"From: <alice@example.org>\r\n\r\n";
+    let world = World::with_limits("");
+    let daemon = world.start();
+    let quiet_kib = quiet_memory_kib(&daemon);
+    // One chunk; many, all of them in the pipeline.
+    for chunk_bytes in [MESSAGE_BYTES, 1 << 20] {
+        let mut client = Client::logged_in(&daemon, TlsStart::Implicit);
+        let mail = format!("MAIL FROM:<{ALICE}> BODY=BINARYMIME\r\n");
+        client.send(mail.as_bytes());
+        client.send(b"RCPT TO:<bob@example.net>\r\n");
+        client.send(format!("BDAT {}\r\n", HEADER.len()).as_bytes());
+        client.send(HEADER);
+        let chunk = vec![0; chunk_bytes];
+        for _ in 0..MESSAGE_BYTES / chunk_bytes {
+            client.send(format!("BDAT {chunk_bytes}\r\n").as_bytes());
+            assert!(client.send(&chunk));
+        }
+        client.send(b"BDAT 0 LAST\r\n");
+        assert_eq!(client.line(), "250 2.1.0 sender ok");
+        assert_eq!(client.line(), "250 2.1.5 recipient ok");
+        assert_eq!(
+            client.line(),
+            format!("250 2.0.0 {} octets received", HEADER.len())
+        );
+        for _ in 0..MESSAGE_BYTES / chunk_bytes {
+            let received = format!("250 2.0.0 {chunk_bytes} octets received");
+            assert_eq!(client.line(), received);
+        }
+        assert!(client.line().starts_with("250 2.0.0 queued as "));
+        let (envelope, message) = world.queued().pop().unwrap();
+        assert_eq!(envelope["size"], message.len());
+        assert_eq!(envelope["body"], "BINARYMIME");
+        assert!(message.ends_with(&"\0".repeat(MESSAGE_BYTES)));
+    }
+    // More than there may be is read and forgotten: what follows is a command again.
+    let mut client = Client::logged_in(&daemon, TlsStart::Implicit);
+    client.expect(&format!("MAIL FROM:<{ALICE}>"), "250 ");
+    client.expect("RCPT TO:<bob@example.net>", "250 ");
+    client.send(format!("BDAT {} LAST\r\n", 40 << 20).as_bytes());
+    for _ in 0..40 {
+        assert!(client.send(&b"QUIT\r\n\0\0".repeat(1 << 17)));
+    }
+    assert!(client.line().starts_with("552 5.3.4 "));
+    client.expect("NOOP", "250 ");
+    check_memory(&daemon, quiet_kib);
+}
+
+#[test]
 fn ten_thousand_commands_at_once() {
     const COMMANDS: usize = 10_000;
     let world = World::with_limits("");
