@@ -172,6 +172,8 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
 
     let section = document.section("extensions");
     let extensions = extensions(&section);
+    let deliver_by_min = section.duration_or_off("deliver_by_minimum", DELIVER_BY_MINIMUM, TIMEOUT);
+    let priority_max = section.count("priority_max", profile.priority_max, PRIORITY);
 
     let section = document.section("accounts");
     let accounts_file = section.path("file", ACCOUNTS_FILE_HINT);
@@ -199,6 +201,11 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let header_bytes_max = header_size(&section, message_bytes_max, profile.header_bytes_max);
     let recipients_max =
         section.count("recipients_per_message", profile.recipients_max, RECIPIENTS);
+    let messages_max = section.count(
+        "messages_per_connection",
+        profile.messages_max,
+        MESSAGES_PER_CONNECTION,
+    );
     let received_fields_max = section.count(
         "received_fields",
         profile.received_fields_max,
@@ -254,10 +261,16 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             hostname,
             mechanisms,
             extensions,
+            future_release_max: profile.future_release_max,
+            deliver_by_min,
+            priority_max,
             message_bytes_max,
             header_bytes_max,
             received_fields_max,
             recipients_max,
+            messages_max,
+            messages_per_hour: messages_per_hour.0,
+            recipients_per_day: recipients_per_day.0,
             errors_max,
             failed_logins_max,
             idle_timeout,
@@ -581,6 +594,7 @@ const FILE_BYTES_MAX: u64 = 1 << 20;
 const HASH_MEMORY: u64 = 128 << 20;
 const HASH_QUEUE: usize = 256;
 const CACHE_FOR: Duration = Duration::from_secs(10 * 60);
+const DELIVER_BY_MINIMUM: Duration = Duration::from_secs(60);
 const QUEUE_DIRECTORY: &str = "/var/spool/gatepost";
 const MESSAGES_PER_HOUR: Limit = at_most(600);
 const RECIPIENTS_PER_DAY: Limit = at_most(2000);
@@ -602,6 +616,11 @@ const MESSAGE_SIZE: Bounds<Size> = Bounds::new(Size(64 << 10), Size(1 << 40))
 const HEADER_SIZE: Bounds<Size> = Bounds::new(Size(16 << 10), Size(16 << 20));
 const RECIPIENTS: Bounds<usize> = Bounds::new(100, 100_000)
     .because("RFC 5321 section 4.5.3.1.8 wants room for 100 at least; limits.account is the place to restrain senders");
+/// RFC 9422 section 4: a limit has six digits.
+const MESSAGES_PER_CONNECTION: Bounds<u32> = Bounds::new(1, 999_999);
+const PRIORITY: Bounds<i8> = Bounds::new(0, 9).because(
+    "RFC 6710 has priorities from -9 to 9, and everybody may ask for less than the usual 0",
+);
 const RECEIVED_FIELDS: Bounds<usize> = Bounds::new(1, 10_000);
 const CONNECTIONS: Bounds<usize> = Bounds::new(1, 1_000_000);
 const ERRORS: Bounds<u32> = Bounds::new(1, 1000);

@@ -101,8 +101,29 @@ pub struct Envelope {
     /// AUTH= of RFC 4954 section 5, decoded: who is said to have first submitted it; `<>` if that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<String>,
+    /// HOLDFOR= or HOLDUNTIL= of RFC 4865: the message is not to be sent before.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "milliseconds_or_none"
+    )]
+    pub release_at: Option<Timestamp>,
+    /// BY= of RFC 2852: by when it is to be delivered.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deliver_by: Option<DeliverBy>,
+    /// MT-PRIORITY= of RFC 6710 as it was granted, from -9 to 9.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<i8>,
+    /// REQUIRETLS of RFC 8689: no server gets it but under TLS, with a name that was proven, and if it offers REQUIRETLS
+    /// itself.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub require_tls: bool,
     /// Who handed it to us, and how.
     pub client: Client,
+}
+
+fn is_false(flag: &bool) -> bool {
+    !flag
 }
 
 impl Envelope {
@@ -122,6 +143,10 @@ impl Envelope {
             envid: None,
             smtputf8: false,
             auth: None,
+            release_at: None,
+            deliver_by: None,
+            priority: None,
+            require_tls: false,
             client,
         }
     }
@@ -201,6 +226,40 @@ impl Notify {
     }
 }
 
+/// By when a message is to be delivered, and what if it is not (RFC 2852 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeliverBy {
+    /// The end of its time. It may lie in the past where the mode is [`DeliverByMode::Notify`].
+    #[serde(with = "milliseconds")]
+    pub at: Timestamp,
+    /// What happens then.
+    pub mode: DeliverByMode,
+    /// Whether each server on the way is to report that it has passed the message on.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub trace: bool,
+}
+
+/// What happens to a message that was not delivered by its time (RFC 2852 section 4).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeliverByMode {
+    /// The sender hears of the delay, and delivery goes on.
+    #[serde(rename = "N")]
+    Notify,
+    /// It goes back undelivered.
+    #[serde(rename = "R")]
+    Return,
+}
+
+impl DeliverByMode {
+    /// The letter that SMTP has for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Notify => "N",
+            Self::Return => "R",
+        }
+    }
+}
+
 /// How much of the message a failure report returns (RFC 3461 section 4.3).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Return {
@@ -266,6 +325,32 @@ mod milliseconds {
         String::deserialize(deserializer)?
             .parse()
             .map_err(serde::de::Error::custom)
+    }
+}
+
+mod milliseconds_or_none {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::clock::Timestamp;
+
+    /// The form of a time in an envelope.
+    #[derive(Deserialize)]
+    struct Written(#[serde(with = "super::milliseconds")] Timestamp);
+
+    pub(super) fn serialize<S: Serializer>(
+        time: &Option<Timestamp>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => super::milliseconds::serialize(time, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<Timestamp>, D::Error> {
+        Ok(Option::<Written>::deserialize(deserializer)?.map(|Written(time)| time))
     }
 }
 
@@ -353,12 +438,23 @@ mod tests {
             }],
             ret: Some(Return::Headers),
             envid: Some("QQ314159".to_owned()),
+            release_at: Some("2026-11-22T08:00:00Z".parse().unwrap()),
+            deliver_by: Some(DeliverBy {
+                at: "2026-11-22T09:00:00.5Z".parse().unwrap(),
+                mode: DeliverByMode::Return,
+                trace: true,
+            }),
+            priority: Some(-4),
+            require_tls: true,
             ..envelope.clone()
         };
         let text = serde_json::to_string(&asked).unwrap();
         for part in [
             r#""recipients":[{"forward_path":"bob@example.net","notify":["SUCCESS","FAILURE"],"orcpt":"rfc822;bob@example.net"}]"#,
             r#""body":"8BITMIME","ret":"HDRS","envid":"QQ314159","smtputf8":false"#,
+            r#""release_at":"2026-11-22T08:00:00.000Z""#,
+            r#""deliver_by":{"at":"2026-11-22T09:00:00.500Z","mode":"R","trace":true}"#,
+            r#""priority":-4,"require_tls":true"#,
         ] {
             assert!(text.contains(part), "{text}");
         }

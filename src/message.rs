@@ -171,6 +171,8 @@ pub struct Trace<'a> {
     pub time: Timestamp,
     /// Whether it came with SMTPUTF8 (RFC 6531 section 4.3).
     pub smtputf8: bool,
+    /// The priority that it was given with MT-PRIORITY.
+    pub priority: Option<i8>,
     /// Who sent it, where the operator wants that to be seen.
     pub client: Option<TraceClient<'a>>,
 }
@@ -282,7 +284,8 @@ impl Header {
     }
 
     /// Appends the header section as it is stored, empty line included: our Received, the fields that were missing
-    /// (RFC 6409 sections 8.1 to 8.3, and From from `author`), then the client's without Bcc.
+    /// (RFC 6409 sections 8.1 to 8.3, and From from `author`), then the client's without Bcc. An MT-Priority field
+    /// (RFC 6758) goes too where the envelope has a priority: the two must not contradict each other.
     pub fn write_to(&self, out: &mut Vec<u8>, trace: &Trace<'_>, author: Option<&Mailbox>) {
         out.extend_from_slice(received(trace).as_bytes());
         let missing = |name| self.values(name).next().is_none();
@@ -298,7 +301,12 @@ impl Header {
             );
         }
         for field in &self.fields {
-            if !matches!(field.name.as_str(), "bcc" | "resent-bcc") {
+            let kept = match field.name.as_str() {
+                "bcc" | "resent-bcc" => false,
+                "mt-priority" => trace.priority.is_none(),
+                _ => true,
+            };
+            if kept {
                 out.extend_from_slice(&self.bytes[field.whole.clone()]);
             }
         }
@@ -307,7 +315,7 @@ impl Header {
 }
 
 /// Our trace field (RFC 5321 section 4.4), `with ESMTPSA` of RFC 3848 or `UTF8SMTPSA` of RFC 6531 section 4.3, `tls` of
-/// RFC 8314 section 4.3.
+/// RFC 8314 section 4.3, `priority` of RFC 6710 section 4.
 ///
 /// Unless the operator wants it, there is no `from` clause: RFC 5321 asks for one, and what it would say (where the
 /// person sits who writes the mail) is nobody's business on the way.
@@ -341,8 +349,11 @@ fn received(trace: &Trace<'_>) -> String {
         true => "UTF8SMTPSA",
         false => "ESMTPSA",
     };
+    let priority = trace
+        .priority
+        .map_or(String::new(), |priority| format!(" priority {priority}"));
     format!(
-        "Received: {from}by {} (gatepost)\r\n\twith {protocol} id {}\r\n\ttls {cipher};\r\n\t{}\r\n",
+        "Received: {from}by {} (gatepost)\r\n\twith {protocol} id {}\r\n\ttls {cipher}{priority};\r\n\t{}\r\n",
         trace.hostname,
         trace.id,
         rfc5322_date(trace.time)
@@ -381,6 +392,7 @@ mod tests {
             cipher: "TLS13_AES_256_GCM_SHA384",
             time: "2026-11-21T09:30:00Z".parse().unwrap(),
             smtputf8: false,
+            priority: None,
             client: None,
         };
         let author = Mailbox::parse(b"alice@example.org").unwrap();
@@ -544,6 +556,7 @@ mod tests {
             cipher: "TLS_ECDHE",
             time: "2026-11-21T09:30:00Z".parse().unwrap(),
             smtputf8: false,
+            priority: None,
             client: Some(TraceClient {
                 name: "x);evil",
                 address: "2001:db8::1".parse().unwrap(),

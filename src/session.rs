@@ -44,9 +44,9 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::clock::{Instant, Now};
+use crate::clock::{Instant, Now, Timestamp};
 use crate::decision::{Account, Claim, Refusal};
-use crate::envelope::MessageId;
+use crate::envelope::{DeliverBy, MessageId};
 use crate::event::Event;
 use crate::message::{Authors, Header, HeaderSection};
 use crate::sasl::{Exchange, Mechanism};
@@ -133,6 +133,8 @@ pub struct Session {
     errors: u32,
     failed_logins: u32,
     messages: u64,
+    /// How often MAIL was accepted.
+    transactions: u32,
     /// Why it closed, for the log.
     ending: &'static str,
     now: Now,
@@ -182,6 +184,16 @@ struct Ready {
 struct Proposal {
     reverse_path: ReversePath,
     parameters: MailParameters,
+    terms: Terms,
+}
+
+/// What was agreed on in MAIL, counted from then.
+#[derive(Clone, Copy, Debug)]
+struct Terms {
+    release_at: Option<Timestamp>,
+    deliver_by: Option<DeliverBy>,
+    /// As granted.
+    priority: Option<i8>,
 }
 
 /// RCPT as the client wants it.
@@ -197,6 +209,7 @@ struct Transaction {
     ready: Ready,
     reverse_path: ReversePath,
     parameters: MailParameters,
+    terms: Terms,
     recipients: Vec<Addressee>,
 }
 
@@ -283,6 +296,7 @@ impl Session {
             errors: 0,
             failed_logins: 0,
             messages: 0,
+            transactions: 0,
             ending: "client closed the connection",
             now,
             begun: now.instant,

@@ -364,6 +364,20 @@ fn description(entry: &Entry, file: Option<&Path>, header: &str) -> String {
         if let Some(auth) = &envelope.auth {
             line("auth", &visible(auth));
         }
+        if let Some(at) = envelope.release_at {
+            line("hold until", &rfc3339_milliseconds(at));
+        }
+        if let Some(by) = envelope.deliver_by {
+            let trace = if by.trace { "T" } else { "" };
+            let at = rfc3339_milliseconds(by.at);
+            line("deliver by", &format!("{at} {}{trace}", by.mode.as_str()));
+        }
+        if let Some(priority) = envelope.priority {
+            line("priority", &priority.to_string());
+        }
+        if envelope.require_tls {
+            line("requiretls", "yes");
+        }
         line(
             "client",
             &visible(&format!(
@@ -424,7 +438,7 @@ fn is_mischievous(character: char) -> bool {
 mod tests {
     use clap::Parser;
 
-    use crate::envelope::{Body, Client, Notify, Return};
+    use crate::envelope::{Body, Client, DeliverBy, DeliverByMode, Notify, Return};
     use crate::queue::Place;
 
     use super::*;
@@ -515,6 +529,14 @@ Subject: hello
         let envelope = entry.envelope.as_mut().unwrap();
         envelope.ret = Some(Return::Headers);
         envelope.envid = Some("QQ 314159".to_owned());
+        envelope.release_at = Some("2026-11-22T08:00:00Z".parse().unwrap());
+        envelope.deliver_by = Some(DeliverBy {
+            at: "2026-11-22T09:00:00Z".parse().unwrap(),
+            mode: DeliverByMode::Return,
+            trace: true,
+        });
+        envelope.priority = Some(-4);
+        envelope.require_tls = true;
         envelope.recipients[0].notify = vec![Notify::Success, Notify::Delay];
         envelope.recipients[1].orcpt = Some("utf-8;c\u{202e}@example.net".to_owned());
         let text = description(&entry, None, "");
@@ -525,6 +547,10 @@ size       2048 octets
 body       8BITMIME
 ret        HDRS
 envid      QQ 314159
+hold until 2026-11-22T08:00:00.000Z
+deliver by 2026-11-22T09:00:00.000Z RT
+priority   -4
+requiretls yes
 client";
         assert!(text.contains(expected), "{text}");
     }

@@ -173,8 +173,15 @@ impl PolicyAsk<'_> {
         let session = self.session;
         match (replace(&mut session.state, State::Closed), verdict) {
             (State::JudgingSender(ready, proposal), Verdict::Allow(_)) => {
+                let reply = match (proposal.parameters.priority, proposal.terms.priority) {
+                    (Some(wanted), Some(granted)) if wanted != granted => {
+                        Reply::priority_changed(granted)
+                    }
+                    _ => Reply::sender_ok(),
+                };
+                session.transactions += 1;
                 session.state = State::Mail(Transaction::new(ready, proposal));
-                session.respond(Reply::sender_ok());
+                session.respond(reply);
             }
             (
                 State::JudgingSender(ready, proposal),
@@ -255,6 +262,10 @@ impl BeginAsk<'_> {
             envid: parameters.envid.clone(),
             smtputf8: parameters.smtputf8,
             auth: transaction.first_submitter(),
+            release_at: transaction.terms.release_at,
+            deliver_by: transaction.terms.deliver_by,
+            priority: transaction.terms.priority,
+            require_tls: parameters.require_tls,
             ..Envelope::new(id, session.now.wall, client)
         }
     }

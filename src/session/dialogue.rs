@@ -2,16 +2,19 @@
 
 use zeroize::Zeroizing;
 
-use super::{Addressee, Discard, Greeting, Input, Proposal, Ready, Session, State, Transaction};
-use crate::envelope::Body;
+use super::{
+    Addressee, Discard, Greeting, Input, Proposal, Ready, Session, State, Terms, Transaction,
+};
+use crate::decision::Limit;
+use crate::envelope::{Body, DeliverByMode};
 use crate::event::Event;
 use crate::sasl::{Exchange, ExchangeError, Mechanism, Turn, decode_response, encode_challenge};
 use crate::secret::Secret;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::command::{Command, Fault, Parameter, SyntaxError, Verb};
 use crate::smtp::extension::{
-    AUTH_RESPONSE_BYTES_MAX, Extension, MailParameters, RcptParameters, command_line_bytes_max,
-    ehlo_lines, mechanism_list,
+    AUTH_RESPONSE_BYTES_MAX, Extension, MailParameters, Offer, RcptParameters,
+    command_line_bytes_max, mechanism_list,
 };
 use crate::smtp::framing::{Frame, FramingError, Mode};
 use crate::smtp::reply::Reply;
@@ -156,20 +159,44 @@ impl Session {
             State::Ready(ready) => ready.greeting = greeting,
             state => *state = State::Greeted(greeting),
         }
-        let Self { profile, link, .. } = self;
         let reply = match extended {
-            true => {
-                let lines = ehlo_lines(
-                    profile.message_bytes_max,
-                    &profile.extensions,
-                    &profile.mechanisms,
-                    link.tls.is_some(),
-                );
-                Reply::extended_hello(&profile.hostname, lines)
-            }
-            false => Reply::hello(&profile.hostname),
+            true => Reply::extended_hello(&self.profile.hostname, self.offer().lines()),
+            false => Reply::hello(&self.profile.hostname),
         };
         self.respond(reply);
+    }
+
+    /// What EHLO offers now: who is logged in hears of its own limits (RFC 9422 section 3).
+    fn offer(&self) -> Offer<'_> {
+        let profile = &*self.profile;
+        let at_most = |limit| match limit {
+            Limit::AtMost(number) => number.get(),
+            Limit::Unlimited => u64::MAX,
+        };
+        let (messages, recipients) = match &self.state {
+            State::Ready(Ready { account, .. }) => {
+                let own = |limit: &Option<(Limit, _)>, general| {
+                    at_most(limit.as_ref().map_or(general, |(limit, _)| *limit))
+                };
+                (
+                    own(&account.messages_per_hour, profile.messages_per_hour),
+                    own(&account.recipients_per_day, profile.recipients_per_day),
+                )
+            }
+            _ => (u64::MAX, u64::MAX),
+        };
+        let now = self.now.wall;
+        let held_until = now.checked_add(profile.future_release_max);
+        Offer {
+            message_bytes_max: profile.message_bytes_max,
+            extensions: &profile.extensions,
+            mechanisms: &profile.mechanisms,
+            under_tls: self.link.tls.is_some(),
+            future_release_max: (profile.future_release_max, held_until.unwrap_or(now)),
+            deliver_by_min: profile.deliver_by_min,
+            messages_max: messages.min(profile.messages_max.into()),
+            recipients_max: recipients.min(profile.recipients_max as u64),
+        }
     }
 
     fn start_tls(&mut self) {
@@ -308,16 +335,61 @@ impl Session {
                 "declared size above limits.message_size",
             );
         }
+        let terms = match self.terms(&parameters) {
+            Ok(terms) => terms,
+            Err(reply) => return self.refuse_mail(Some(&reverse_path), reply, "bad parameter"),
+        };
+        if self.transactions >= self.profile.messages_max {
+            let reply = Reply::too_many_messages(self.profile.messages_max);
+            let reason = "limits.messages_per_connection";
+            return self.refuse_mail(Some(&reverse_path), reply, reason);
+        }
         self.state = match std::mem::replace(&mut self.state, State::Closed) {
             State::Ready(ready) => State::JudgingSender(
                 ready,
                 Proposal {
                     reverse_path,
                     parameters,
+                    terms,
                 },
             ),
             other => other,
         };
+    }
+
+    /// What is granted of what MAIL's parameters ask for, or the reply that refuses it.
+    fn terms(&self, parameters: &MailParameters) -> Result<Terms, Reply> {
+        let (profile, now) = (&self.profile, self.now.wall);
+        let longest = profile.future_release_max;
+        let release_at = parameters
+            .hold
+            .map(|hold| {
+                hold.release_at(now, longest)
+                    .ok_or_else(|| Reply::cannot_hold(longest.as_secs()))
+            })
+            .transpose()?;
+        let shortest = profile.deliver_by_min.map_or(0, |least| least.as_secs());
+        if let Some(by) = parameters.by
+            && by.mode == DeliverByMode::Return
+            && i64::from(by.seconds) < i64::try_from(shortest).unwrap_or(i64::MAX)
+        {
+            return Err(Reply::deliver_by_too_soon(shortest));
+        }
+        let deliver_by = parameters.by.map(|by| by.counted_from(now));
+        // RFC 4865 section 4: what is released too late cannot be delivered in time.
+        if let (Some(release_at), Some(by)) = (release_at, deliver_by)
+            && release_at >= by.at
+        {
+            return Err(Reply::bad_arguments(
+                "BY ends before the message is released",
+            ));
+        }
+        let priority = parameters.priority;
+        Ok(Terms {
+            release_at,
+            deliver_by,
+            priority: priority.map(|wanted| wanted.min(profile.priority_max)),
+        })
     }
 
     fn rcpt(&mut self, forward_path: ForwardPath, parameters: &[Parameter]) {
@@ -481,6 +553,7 @@ impl Transaction {
             ready,
             reverse_path: proposal.reverse_path,
             parameters: proposal.parameters,
+            terms: proposal.terms,
             recipients: Vec::new(),
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use crate::decision::Limit;
 use crate::sasl::Mechanism;
 use crate::smtp::extension::Extension;
 
@@ -14,6 +15,12 @@ pub struct Profile {
     pub mechanisms: Vec<Mechanism>,
     /// What EHLO offers of the extensions that can be withheld, in the order of [`Extension::ALL`].
     pub extensions: Vec<Extension>,
+    /// How long a message may be held before it is released, where FUTURERELEASE is offered.
+    pub future_release_max: Duration,
+    /// The shortest time after which a message may be asked to be returned (RFC 2852 section 4); `None`: any.
+    pub deliver_by_min: Option<Duration>,
+    /// The highest priority that is granted (RFC 6710); a higher one is lowered to it.
+    pub priority_max: i8,
     /// Octets in one message, as SIZE counts them (RFC 1870 section 3).
     pub message_bytes_max: u64,
     /// Octets in a message's header section; it is the part that is held in memory.
@@ -22,6 +29,12 @@ pub struct Profile {
     pub received_fields_max: usize,
     /// Recipients of one message. RFC 5321 section 4.5.3.1.8 wants at least 100.
     pub recipients_max: usize,
+    /// Messages that may be begun on one connection.
+    pub messages_max: u32,
+    /// What accounts without limits of their own may send in an hour. The policy judges by it; LIMITS tells it.
+    pub messages_per_hour: Limit,
+    /// Likewise, how many recipients in a day.
+    pub recipients_per_day: Limit,
     /// Errors (any 5xx reply to a command) on one connection before it is closed.
     pub errors_max: u32,
     /// Failed AUTH on one connection before it is closed.
@@ -42,10 +55,16 @@ impl Default for Profile {
             hostname: "localhost".to_owned(),
             mechanisms: vec![Mechanism::Plain, Mechanism::Login],
             extensions: Extension::ALL.to_vec(),
+            future_release_max: Duration::from_secs(30 * 24 * 60 * 60),
+            deliver_by_min: Some(Duration::from_secs(60)),
+            priority_max: 4,
             message_bytes_max: 35 << 20,
             header_bytes_max: 256 << 10,
             received_fields_max: 100,
             recipients_max: 100,
+            messages_max: 1000,
+            messages_per_hour: Limit::Unlimited,
+            recipients_per_day: Limit::Unlimited,
             errors_max: 20,
             failed_logins_max: 3,
             idle_timeout: Duration::from_secs(5 * 60),

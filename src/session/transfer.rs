@@ -226,6 +226,7 @@ impl Session {
             ready,
             reverse_path,
             parameters,
+            terms,
             ..
         } = &transfer.transaction;
         let trace = Trace {
@@ -234,6 +235,7 @@ impl Session {
             cipher: self.link.tls.as_ref().map_or("", |tls| &tls.cipher),
             time: transfer.began.wall,
             smtputf8: parameters.smtputf8,
+            priority: terms.priority,
             client: self.profile.reveal_client.then(|| TraceClient {
                 name: &ready.greeting.client_name,
                 address: self.link.client.ip().to_canonical(),

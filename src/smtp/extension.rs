@@ -4,7 +4,9 @@
 //! parameters. What is not offered is not understood: its parameters get 555.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
+use crate::clock::Timestamp;
 use crate::envelope::{Body, Notify, Return};
 use crate::sasl::Mechanism;
 use crate::smtp::address::Mailbox;
@@ -12,8 +14,10 @@ use crate::smtp::command::Parameter;
 use crate::smtp::reply::Reply;
 
 mod notification;
+mod timing;
 mod xtext;
 
+pub use timing::{By, Hold};
 pub use xtext::decode_xtext;
 
 /// RFC 5321 section 4.5.3.1.4: octets in a command line, CRLF included.
@@ -25,6 +29,9 @@ const BODY_PARAMETER: usize = 17;
 /// RFC 4954 section 3: AUTH adds 500 octets to MAIL.
 const AUTH_PARAMETER: usize = 500;
 
+/// RFC 9422 section 4: a limit has at most six digits.
+const LIMIT_MAX: u64 = 999_999;
+
 /// RFC 4954 section 4: the longest line of an AUTH exchange, here without its CRLF.
 pub const AUTH_RESPONSE_BYTES_MAX: usize = 12_288;
 
@@ -32,26 +39,53 @@ pub const AUTH_RESPONSE_BYTES_MAX: usize = 12_288;
 /// AUTH) are what submission is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
+    /// FUTURERELEASE (RFC 4865): HOLDFOR and HOLDUNTIL of MAIL.
+    FutureRelease,
+    /// LIMITS (RFC 9422): how much one message and one session may have.
+    Limits,
+    /// MT-PRIORITY (RFC 6710): MT-PRIORITY of MAIL.
+    MtPriority,
+    /// REQUIRETLS (RFC 8689): REQUIRETLS of MAIL. Offered only under TLS.
+    RequireTls,
     /// SMTPUTF8 (RFC 6531): SMTPUTF8 of MAIL, and addresses in UTF-8.
     SmtpUtf8,
     /// CHUNKING (RFC 3030): BDAT.
     Chunking,
     /// BINARYMIME (RFC 3030): the value BINARYMIME of BODY. Offered only together with [`Extension::Chunking`].
     BinaryMime,
+    /// DELIVERBY (RFC 2852): BY of MAIL.
+    DeliverBy,
     /// DSN (RFC 3461): RET and ENVID of MAIL, NOTIFY and ORCPT of RCPT.
     Dsn,
 }
 
 impl Extension {
-    /// All of them, in the order of EHLO's lines.
-    pub const ALL: [Self; 4] = [Self::SmtpUtf8, Self::Dsn, Self::Chunking, Self::BinaryMime];
+    /// All that are ready to be offered, in the order of EHLO's lines.
+    ///
+    /// [`Extension::FutureRelease`] is not: its parameters are understood and its time goes into the envelope, but no
+    /// queue holds a message until then. It belongs here as soon as one does.
+    pub const ALL: [Self; 8] = [
+        Self::SmtpUtf8,
+        Self::Dsn,
+        Self::Chunking,
+        Self::BinaryMime,
+        Self::DeliverBy,
+        Self::MtPriority,
+        Self::RequireTls,
+        Self::Limits,
+    ];
 
     /// Its EHLO keyword.
     pub fn keyword(self) -> &'static str {
         match self {
             Self::BinaryMime => "BINARYMIME",
             Self::Chunking => "CHUNKING",
+            Self::DeliverBy => "DELIVERBY",
             Self::Dsn => "DSN",
+            Self::FutureRelease => "FUTURERELEASE",
+            Self::Limits => "LIMITS",
+            Self::MtPriority => "MT-PRIORITY",
+            Self::RequireTls => "REQUIRETLS",
             Self::SmtpUtf8 => "SMTPUTF8",
         }
     }
@@ -67,7 +101,15 @@ impl Extension {
     fn line_bytes(self) -> (usize, usize) {
         match self {
             // RFC 3030 section 3 adds 16, which BODY's own 17 have room for.
-            Self::BinaryMime | Self::Chunking => (0, 0),
+            Self::BinaryMime | Self::Chunking | Self::Limits => (0, 0),
+            // RFC 2852 section 2.
+            Self::DeliverBy => (17, 0),
+            // RFC 4865 section 4.
+            Self::FutureRelease => (34, 0),
+            // RFC 6710 section 3.
+            Self::MtPriority => (15, 0),
+            // RFC 8689 section 2.
+            Self::RequireTls => (11, 0),
             // RFC 6531 section 3.1.
             Self::SmtpUtf8 => (10, 0),
             Self::Dsn => (notification::MAIL_BYTES, notification::RCPT_BYTES),
@@ -85,28 +127,67 @@ pub fn command_line_bytes_max(offered: &[Extension]) -> usize {
     COMMAND_LINE_BASE + rcpt.max(SIZE_PARAMETER + BODY_PARAMETER + AUTH_PARAMETER + mail)
 }
 
-/// The lines of EHLO behind the host name.
-///
-/// `under_tls`: AUTH is offered only then, STARTTLS only before (RFC 3207 section 4.2).
-pub fn ehlo_lines(
-    message_bytes_max: u64,
-    offered: &[Extension],
-    mechanisms: &[Mechanism],
-    under_tls: bool,
-) -> Vec<Cow<'static, str>> {
-    let mut lines = vec![
-        "PIPELINING".into(),
-        format!("SIZE {message_bytes_max}").into(),
-        "8BITMIME".into(),
-        "ENHANCEDSTATUSCODES".into(),
-    ];
-    lines.extend(offered.iter().map(|extension| extension.keyword().into()));
-    lines.push(if under_tls {
-        format!("AUTH {}", mechanism_list(mechanisms)).into()
-    } else {
-        "STARTTLS".into()
-    });
-    lines
+/// What EHLO offers to one client at one time.
+#[derive(Clone, Debug)]
+pub struct Offer<'a> {
+    /// Octets of the largest message.
+    pub message_bytes_max: u64,
+    /// What is not withheld.
+    pub extensions: &'a [Extension],
+    /// AUTH's.
+    pub mechanisms: &'a [Mechanism],
+    /// AUTH and REQUIRETLS are offered only then, STARTTLS only before (RFC 3207 section 4.2).
+    pub under_tls: bool,
+    /// How long a message may be held, and until when that is.
+    pub future_release_max: (Duration, Timestamp),
+    /// The shortest time in which a message may be asked to be delivered or returned.
+    pub deliver_by_min: Option<Duration>,
+    /// Messages in this session.
+    pub messages_max: u64,
+    /// Recipients of one message.
+    pub recipients_max: u64,
+}
+
+impl Offer<'_> {
+    /// The lines of EHLO behind the host name.
+    pub fn lines(&self) -> Vec<Cow<'static, str>> {
+        let mut lines = vec![
+            "PIPELINING".into(),
+            format!("SIZE {}", self.message_bytes_max).into(),
+            "8BITMIME".into(),
+            "ENHANCEDSTATUSCODES".into(),
+        ];
+        lines.extend(self.extensions.iter().filter_map(|one| self.line(*one)));
+        lines.push(if self.under_tls {
+            format!("AUTH {}", mechanism_list(self.mechanisms)).into()
+        } else {
+            "STARTTLS".into()
+        });
+        lines
+    }
+
+    fn line(&self, extension: Extension) -> Option<Cow<'static, str>> {
+        let keyword = extension.keyword();
+        Some(match extension {
+            Extension::RequireTls if !self.under_tls => return None,
+            Extension::DeliverBy => match self.deliver_by_min {
+                Some(least) => format!("{keyword} {}", least.as_secs()).into(),
+                None => keyword.into(),
+            },
+            // RFC 4865 section 4.
+            Extension::FutureRelease => {
+                let (longest, until) = self.future_release_max;
+                format!("{keyword} {} {until:.0}", longest.as_secs()).into()
+            }
+            Extension::Limits => format!(
+                "{keyword} MAILMAX={} RCPTMAX={}",
+                self.messages_max.clamp(1, LIMIT_MAX),
+                self.recipients_max.clamp(1, LIMIT_MAX)
+            )
+            .into(),
+            _ => keyword.into(),
+        })
+    }
 }
 
 /// The names of the mechanisms, with blanks between.
@@ -129,6 +210,14 @@ pub struct MailParameters {
     pub auth: Option<AuthParameter>,
     /// SMTPUTF8 (RFC 6531 section 3.4): addresses and header section may hold UTF-8.
     pub smtputf8: bool,
+    /// HOLDFOR= or HOLDUNTIL= (RFC 4865 section 4).
+    pub hold: Option<Hold>,
+    /// BY= (RFC 2852 section 4).
+    pub by: Option<By>,
+    /// MT-PRIORITY= (RFC 6710 section 4), from -9 to 9.
+    pub priority: Option<i8>,
+    /// REQUIRETLS (RFC 8689 section 2).
+    pub require_tls: bool,
     /// RET= (RFC 3461 section 4.3).
     pub ret: Option<Return>,
     /// ENVID= (RFC 3461 section 4.4), decoded.
@@ -158,7 +247,7 @@ impl MailParameters {
     pub fn parse(parameters: &[Parameter], offered: &[Extension]) -> Result<Self, Reply> {
         let offers = |extension| offered.contains(&extension);
         let dsn = offers(Extension::Dsn);
-        let mut smtputf8 = None;
+        let (mut smtputf8, mut require_tls) = (None, None);
         let mut parsed = Self::default();
         for parameter in parameters {
             let value = parameter.value.as_deref().unwrap_or_default();
@@ -176,10 +265,27 @@ impl MailParameters {
                 "SMTPUTF8" if offers(Extension::SmtpUtf8) => {
                     once(&mut smtputf8, no_value(parameter), "SMTPUTF8")?
                 }
+                // Only one of the two may be there: RFC 4865 section 4.
+                keyword @ ("HOLDFOR" | "HOLDUNTIL") if offers(Extension::FutureRelease) => once(
+                    &mut parsed.hold,
+                    timing::parse_hold(keyword, value),
+                    keyword,
+                )?,
+                "BY" if offers(Extension::DeliverBy) => {
+                    once(&mut parsed.by, timing::parse_by(value), "BY")?
+                }
+                "MT-PRIORITY" if offers(Extension::MtPriority) => {
+                    let priority = timing::parse_priority(value);
+                    once(&mut parsed.priority, priority, "MT-PRIORITY")?
+                }
+                "REQUIRETLS" if offers(Extension::RequireTls) => {
+                    once(&mut require_tls, no_value(parameter), "REQUIRETLS")?
+                }
                 other => return Err(Reply::unknown_parameter(other)),
             }
         }
         parsed.smtputf8 = smtputf8.is_some();
+        parsed.require_tls = require_tls.is_some();
         let mailbox = match &parsed.auth {
             Some(AuthParameter::Mailbox(mailbox)) => Some(mailbox),
             _ => None,
@@ -335,6 +441,15 @@ mod tests {
             ("NOTIFY=NEVER", "555 5.5.4"),
             ("ORCPT=rfc822;a@b.example", "555 5.5.4"),
             ("X-OURS=1", "555 5.5.4"),
+            ("BY=120", "501 5.5.4"),
+            ("BY=120;R BY=120;R", "501 5.5.4"),
+            ("MT-PRIORITY=10", "501 5.5.4"),
+            ("MT-PRIORITY=1 MT-PRIORITY=1", "501 5.5.4"),
+            ("REQUIRETLS=yes", "501 5.5.4"),
+            ("REQUIRETLS REQUIRETLS", "501 5.5.4"),
+            ("HOLDFOR=60", "555 5.5.4"),
+            ("HOLDUNTIL=2027-01-01T00:00:00Z", "555 5.5.4"),
+            ("LIMITS", "555 5.5.4"),
             ("SMTPUTF8=1", "501 5.5.4"),
             ("SMTPUTF8 SMTPUTF8", "501 5.5.4"),
             ("AUTH=+C3+BC@b.example", "501 5.5.4"),
@@ -402,13 +517,72 @@ mod tests {
     }
 
     #[test]
-    fn auth_only_under_tls() {
-        let before = ehlo_lines(1000, &[], &Mechanism::ALL, false);
-        assert!(
-            before.contains(&"STARTTLS".into())
-                && !before.iter().any(|line| line.starts_with("AUTH"))
+    fn holding_is_understood_where_it_is_offered() {
+        let parse = |text: &str| {
+            let line = format!("MAIL FROM:<a@b.example> {text}");
+            let Ok(Command::Mail { parameters, .. }) = Command::parse(line.as_bytes()) else {
+                panic!("{line}")
+            };
+            MailParameters::parse(&parameters, &[Extension::FutureRelease])
+                .map(|parsed| parsed.hold)
+                .map_err(|reply| reply.to_string()[..9].to_owned())
+        };
+        let minute = Hold::For(Duration::from_secs(60));
+        assert_eq!(parse("holdfor=60"), Ok(Some(minute)));
+        let until = Hold::Until("2027-01-01T00:00:00Z".parse().unwrap());
+        assert_eq!(parse("HOLDUNTIL=2027-01-01T00:00:00Z"), Ok(Some(until)));
+        for bad in [
+            "HOLDFOR=0",
+            "HOLDFOR",
+            "HOLDUNTIL=60",
+            "HOLDFOR=60 HOLDFOR=60",
+            "HOLDFOR=60 HOLDUNTIL=2027-01-01T00:00:00Z",
+        ] {
+            assert_eq!(parse(bad), Err("501 5.5.4".to_owned()), "{bad}");
+        }
+    }
+
+    #[test]
+    fn ehlo_lines() {
+        let mut offer = Offer {
+            message_bytes_max: 1000,
+            extensions: &[
+                Extension::FutureRelease,
+                Extension::DeliverBy,
+                Extension::RequireTls,
+                Extension::Limits,
+            ],
+            mechanisms: &[Mechanism::Plain, Mechanism::Login],
+            under_tls: true,
+            future_release_max: (
+                Duration::from_secs(86_400),
+                "2026-11-22T09:30:00.123Z".parse().unwrap(),
+            ),
+            deliver_by_min: Some(Duration::from_secs(90)),
+            messages_max: u64::MAX,
+            recipients_max: 0,
+        };
+        assert_eq!(
+            offer.lines(),
+            [
+                "PIPELINING",
+                "SIZE 1000",
+                "8BITMIME",
+                "ENHANCEDSTATUSCODES",
+                "FUTURERELEASE 86400 2026-11-22T09:30:00Z",
+                "DELIVERBY 90",
+                "REQUIRETLS",
+                "LIMITS MAILMAX=999999 RCPTMAX=1",
+                "AUTH PLAIN LOGIN",
+            ]
         );
-        let under = ehlo_lines(1000, &[], &[Mechanism::Plain, Mechanism::Login], true);
-        assert!(under.contains(&"AUTH PLAIN LOGIN".into()) && !under.contains(&"STARTTLS".into()));
+        offer.under_tls = false;
+        offer.extensions = &Extension::ALL;
+        offer.deliver_by_min = None;
+        let lines = offer.lines();
+        assert!(lines.contains(&"STARTTLS".into()) && lines.contains(&"DELIVERBY".into()));
+        assert!(!lines.iter().any(|line| line.starts_with("AUTH")));
+        assert!(!lines.contains(&"REQUIRETLS".into()));
+        assert!(!lines.iter().any(|line| line.starts_with("FUTURERELEASE")));
     }
 }

@@ -160,6 +160,16 @@ impl Reply {
         Self::new(250, 1, 0, "sender ok")
     }
 
+    /// MAIL accepted, with a lower priority than was asked for (RFC 6710 section 4).
+    pub fn priority_changed(priority: i8) -> Self {
+        Self::new(
+            250,
+            3,
+            6,
+            format!("{priority} is the new priority of the message"),
+        )
+    }
+
     /// RCPT accepted.
     pub fn recipient_ok() -> Self {
         Self::new(250, 1, 5, "recipient ok")
@@ -266,6 +276,26 @@ impl Reply {
     /// A path or an argument that is not ASCII, without SMTPUTF8 (RFC 6531 section 3.5).
     pub fn non_ascii_address() -> Self {
         Self::new(553, 6, 7, "a non-ASCII address needs SMTPUTF8")
+    }
+
+    /// HOLDFOR or HOLDUNTIL beyond what is offered, or not in the future (RFC 4865 section 4).
+    pub fn cannot_hold(seconds_max: u64) -> Self {
+        Self::new(
+            501,
+            5,
+            4,
+            format!("a message can be held for 1 to {seconds_max} seconds"),
+        )
+    }
+
+    /// BY with mode R and less time than was offered (RFC 2852 section 4).
+    pub fn deliver_by_too_soon(seconds_min: u64) -> Self {
+        Self::new(
+            555,
+            5,
+            4,
+            format!("parameter BY needs at least {seconds_min} seconds"),
+        )
     }
 
     /// A MAIL or RCPT parameter that we do not know or did not advertise (RFC 5321 section 4.1.1.11).
@@ -401,6 +431,16 @@ impl Reply {
             5,
             3,
             format!("too many recipients: at most {allowed} in one message"),
+        )
+    }
+
+    /// As many messages as one connection may have (RFC 9422 section 4); it is closed.
+    pub fn too_many_messages(allowed: u32) -> Self {
+        Self::new(
+            421,
+            7,
+            0,
+            format!("at most {allowed} messages on one connection, open another"),
         )
     }
 

@@ -107,6 +107,12 @@ fn parse(path: &Path) -> Dialogue {
                 dialogue.in_pieces = rest != "whole";
                 continue;
             }
+            "offer" => {
+                assert_eq!(rest, Extension::FutureRelease.keyword());
+                let extensions = &mut dialogue.profile.extensions;
+                extensions.push(Extension::FutureRelease);
+                continue;
+            }
             "withhold" => {
                 let withheld = Extension::from_keyword(rest).unwrap();
                 let extensions = &mut dialogue.profile.extensions;
@@ -153,10 +159,20 @@ fn set(dialogue: &mut Dialogue, words: &str) {
     let (name, value) = words.split_once(' ').unwrap();
     let number: u64 = value.parse().unwrap();
     let profile = &mut dialogue.profile;
-    let at_most = Limit::AtMost(number.try_into().unwrap());
+    let at_most = number.try_into().map_or(Limit::Unlimited, Limit::AtMost);
     match name {
-        "messages_per_hour" => dialogue.limits.messages_per_hour.0 = at_most,
-        "recipients_per_day" => dialogue.limits.recipients_per_day.0 = at_most,
+        "messages_per_hour" => {
+            dialogue.limits.messages_per_hour.0 = at_most;
+            profile.messages_per_hour = at_most;
+        }
+        "recipients_per_day" => {
+            dialogue.limits.recipients_per_day.0 = at_most;
+            profile.recipients_per_day = at_most;
+        }
+        "deliver_by_min" => profile.deliver_by_min = Some(Duration::from_secs(number)),
+        "future_release_max" => profile.future_release_max = Duration::from_secs(number),
+        "messages_max" => profile.messages_max = number as u32,
+        "priority_max" => profile.priority_max = number as i8,
         "errors_max" => profile.errors_max = number as u32,
         "failed_logins_max" => profile.failed_logins_max = number as u32,
         "header_bytes_max" => profile.header_bytes_max = number,
@@ -256,7 +272,10 @@ fn facts() -> TlsFacts {
 
 impl Memory {
     fn new(dialogue: &Dialogue) -> Self {
-        let now = Now::read();
+        let now = Now {
+            wall: "2026-11-21T09:30:00Z".parse().unwrap(),
+            ..Now::read()
+        };
         let link = Link {
             client: "203.0.113.7:50123".parse().unwrap(),
             tls: dialogue.under_tls.then(facts),

@@ -70,6 +70,15 @@ impl FixedAccounts {
                 origin: origin.clone(),
             })
         };
+        let limited = |account: Arc<Account>| {
+            let at_most = |number: u64| Limit::AtMost(number.try_into().unwrap());
+            let origin = account.origin.clone();
+            Arc::new(Account {
+                messages_per_hour: Some((at_most(50), origin.clone())),
+                recipients_per_day: Some((at_most(20), origin)),
+                ..(*account).clone()
+            })
+        };
         Self(vec![
             (
                 account(
@@ -85,6 +94,10 @@ impl FixedAccounts {
             ),
             (
                 account("carol@example.org", true, &["carol@example.org", "<>"]),
+                "secret",
+            ),
+            (
+                limited(account("dora", true, &["dora@example.org"])),
                 "secret",
             ),
             (

@@ -422,6 +422,7 @@ pub fn check_header(data: &[u8]) {
         cipher: "TLS13_AES_256_GCM_SHA384",
         time: *TIME,
         smtputf8: false,
+        priority: None,
         client: None,
     };
     let account = Mailbox::parse(b"alice@example.org").expect("it is one");
