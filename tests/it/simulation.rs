@@ -59,6 +59,7 @@ fn worlds_hold_together() {
         let Summary {
             abandoned,
             acknowledged,
+            acknowledged_chunks,
             faults,
             limited,
             refused_logins,
@@ -69,6 +70,7 @@ fn worlds_hold_together() {
         let all = [
             abandoned,
             acknowledged,
+            acknowledged_chunks,
             faults,
             limited,
             refused_logins,
@@ -85,6 +87,7 @@ fn worlds_hold_together() {
 struct Summary {
     abandoned: u64,
     acknowledged: u64,
+    acknowledged_chunks: u64,
     faults: u64,
     limited: u64,
     refused_logins: u64,
@@ -169,6 +172,8 @@ struct Message {
     wire: Vec<u8>,
     stored: Option<Stored>,
     recipients: usize,
+    /// The same in chunks, if that is how it goes: what stands in place of DATA and of `wire`.
+    chunks: Option<Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
@@ -292,13 +297,13 @@ impl World {
             return;
         }
         match self.chance.below(600) {
-            0..=2 => {
+            0..=3 => {
                 let client = &mut self.clients[index];
                 client.vanished = true;
                 client.session.disconnected();
                 self.pump(index, sum);
             }
-            3..=5 => {
+            4..=6 => {
                 let seconds = self.chance.pick(&[1, 30, 100, 299, 301, 3600]);
                 self.now = self.now.after(Duration::from_secs(seconds));
                 // Each session hears of time when its wait is over, as from the connection's timer.
@@ -489,6 +494,7 @@ impl World {
                     panic!("{id} is stored: {}", text.escape_ascii());
                 };
                 check_text(text, stored, envelope);
+                sum.acknowledged_chunks += u64::from(sent.message.chunks.is_some());
                 assert_eq!(envelope.recipients.len(), sent.message.recipients);
             }
         }
@@ -634,6 +640,7 @@ impl Client {
                 self.go(Stage::Rcpt, &lines);
             }
             // All of them have to be heard; a pipelined batch has said DATA too.
+            Stage::Rcpt if self.plan.message.chunks.is_some() => self.send_chunks(Vec::new()),
             Stage::Rcpt => self.go(Stage::Data, "DATA\r\n"),
             Stage::Data if last.starts_with("354") => {
                 self.plan.stage = Stage::Text;
@@ -673,8 +680,22 @@ impl Client {
         for recipient in 0..self.plan.message.recipients {
             batch.push_str(&format!("RCPT TO:<r{recipient}@example.net>\r\n"));
         }
+        if self.plan.message.chunks.is_some() {
+            return self.send_chunks(batch.into_bytes());
+        }
         batch.push_str("DATA\r\n");
         self.go(Stage::Data, &batch);
+    }
+
+    /// Sends the message by BDAT, behind what comes before it.
+    fn send_chunks(&mut self, mut batch: Vec<u8>) {
+        batch.extend(self.plan.message.chunks.iter().flatten());
+        self.plan.stage = Stage::Text;
+        self.outgoing = batch;
+        self.sent.push(Sent {
+            message: self.plan.message.clone(),
+            id: None,
+        });
     }
 }
 
@@ -746,23 +767,40 @@ fn message(account: &str, chance: &mut Chance) -> Message {
     allowed &= smuggled.is_none();
     let lines = text.iter().filter(|&&byte| byte == b'\n').count() as u64;
     let smuggled_at = chance.below(lines) as usize;
-    let mut wire = Vec::new();
+    let (mut wire, mut unstuffed) = (Vec::new(), Vec::new());
     for (index, line) in text.split_inclusive(|&byte| byte == b'\n').enumerate() {
         if let Some(octets) = smuggled
             && index == smuggled_at
         {
             wire.extend_from_slice(octets);
+            unstuffed.extend_from_slice(octets);
         }
         if line.starts_with(b".") {
             wire.push(b'.');
         }
         wire.extend_from_slice(line);
+        unstuffed.extend_from_slice(line);
     }
+    let chunks = chance.one_in(3).then(|| {
+        let (first, rest) = unstuffed.split_at(chance.below(unstuffed.len() as u64 + 1) as usize);
+        let mut chunks = Vec::new();
+        if chance.one_in(2) {
+            chunks.extend(format!("BDAT {} LAST\r\n", unstuffed.len()).bytes());
+            chunks.extend_from_slice(&unstuffed);
+        } else {
+            for (chunk, last) in [(first, ""), (&[], ""), (rest, " LAST")] {
+                chunks.extend(format!("BDAT {}{last}\r\n", chunk.len()).bytes());
+                chunks.extend_from_slice(chunk);
+            }
+        }
+        chunks
+    });
     wire.extend_from_slice(b".\r\n");
     Message {
         wire,
         stored: allowed.then_some(Stored { header: kept, body }),
         recipients: 1 + chance.below(3) as usize,
+        chunks,
     }
 }
 
