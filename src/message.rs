@@ -29,7 +29,8 @@ pub struct HeaderSection {
     line_start: usize,
     /// No line ends before; so that a long line that arrives in many pieces is searched once.
     searched: usize,
-    complete: bool,
+    /// How far one had to look to see that it ended, once it did.
+    ended_at: Option<usize>,
 }
 
 /// How far a [`HeaderSection`] is.
@@ -53,7 +54,9 @@ impl HeaderSection {
             let line = &self.bytes[self.line_start..end];
             let continues = matches!(line.first(), Some(b' ' | b'\t')) && self.line_start > 0;
             if !continues && field_name(line).is_none() {
-                self.complete = true;
+                let content = line.strip_suffix(b"\n").unwrap_or(line);
+                let content = content.strip_suffix(b"\r").unwrap_or(content);
+                self.ended_at = Some(self.line_start + content.len());
                 return Progress::Complete {
                     header_bytes: self.line_start,
                 };
@@ -64,14 +67,13 @@ impl HeaderSection {
         Progress::Incomplete
     }
 
-    /// How many octets the section has so far, a line that has not ended included. Octets of the body that came with
-    /// its end do not count.
-    pub fn header_bytes(&self) -> usize {
-        if self.complete {
-            self.line_start
-        } else {
-            self.bytes.len()
-        }
+    /// How many octets had to be looked at so far: the section, and of the line behind it, or of one that has not ended,
+    /// what is in front of its CRLF. It does not depend on the pieces that the message comes in.
+    pub fn examined_bytes(&self) -> usize {
+        self.ended_at.unwrap_or_else(|| {
+            let half_an_end = usize::from(self.bytes.last() == Some(&b'\r'));
+            self.bytes.len() - half_an_end
+        })
     }
 
     /// Where the header section ends, now that the whole message has ended: what is left is a last line without its

@@ -145,7 +145,7 @@ impl Session {
         };
         let profile = &self.profile;
         let header_bytes = match &transfer.stage {
-            Stage::Header(section) => section.header_bytes(),
+            Stage::Header(section) => section.examined_bytes(),
             Stage::Body => 0,
             Stage::Refused(_) => return None,
         };

@@ -13,14 +13,16 @@ mod checks;
 type Check = fn(&[u8]);
 
 /// The name of a target, what it checks, and how many inputs it gets here: cheap ones get more.
-const TARGETS: [(&str, Check, u32); 10] = [
+const TARGETS: [(&str, Check, u32); 12] = [
     ("accounts", checks::check_accounts, 500),
     ("address", checks::check_address, 3000),
     ("author", checks::check_author, 3000),
+    ("bdat", checks::check_bdat, 500),
     ("command", checks::check_command, 3000),
     ("config", checks::check_config, 500),
     ("framing", checks::check_framing, 3000),
     ("header", checks::check_header, 2000),
+    ("parameters", checks::check_parameters, 3000),
     ("reply", checks::check_reply, 1000),
     ("sasl", checks::check_sasl, 2000),
     ("session", checks::check_session, 2000),

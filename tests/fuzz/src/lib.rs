@@ -15,12 +15,15 @@ use gatepost::message::{Header, HeaderSection, Progress, Trace, parse_author};
 use gatepost::sasl::{Exchange, Mechanism, Turn, decode_response, encode_challenge};
 use gatepost::smtp::address::{Domain, ForwardPath, Mailbox, ReversePath};
 use gatepost::smtp::command::{Command, Parameter};
-use gatepost::smtp::extension::{Extension, MailParameters, decode_xtext};
 use gatepost::smtp::framing::{Frame, Framer, FramingError, Mode};
 use gatepost::smtp::reply::Reply;
 
+mod bdat;
+mod parameters;
 mod session;
 
+pub use bdat::check_bdat;
+pub use parameters::check_parameters;
 pub use session::check_session;
 
 /// Reads decisions off the front of an input. An input that is used up goes on as zeros.
@@ -229,26 +232,6 @@ pub fn check_command(data: &[u8]) {
         write_command(&again).escape_ascii().to_string(),
         written.escape_ascii().to_string()
     );
-    if let Command::Mail { parameters, .. } = &command {
-        match MailParameters::parse(parameters, &Extension::ALL) {
-            Ok(parsed) => assert!(
-                parsed.size.is_some()
-                    || parsed != MailParameters::default()
-                    || parameters.is_empty()
-            ),
-            Err(reply) => {
-                check_reply_lines(&reply);
-            }
-        }
-        for value in parameters
-            .iter()
-            .filter_map(|parameter| parameter.value.as_deref())
-        {
-            if let Some(decoded) = decode_xtext(value) {
-                assert!(decoded.len() <= value.len());
-            }
-        }
-    }
 }
 
 fn write_command(command: &Command) -> Vec<u8> {
@@ -488,12 +471,12 @@ fn read_header(message: &[u8], lengths: &[u8]) -> (Header, Vec<u8>) {
     for piece in pieces(message, lengths) {
         pushed += piece.len();
         if let Progress::Complete { header_bytes } = section.push(piece) {
-            assert_eq!(section.header_bytes(), header_bytes);
+            assert!(section.examined_bytes() >= header_bytes);
             let (header, mut body) = section.finish(header_bytes);
             body.extend_from_slice(&message[pushed..]);
             return (header, body);
         }
-        assert_eq!(section.header_bytes(), pushed);
+        assert!((pushed - 1..=pushed).contains(&section.examined_bytes()));
     }
     let end = section.end();
     section.finish(end)

@@ -70,25 +70,26 @@ pub fn check_session(data: &[u8]) {
         accepted_events: 0,
         replies: 0,
         in_data: false,
+        in_auth: false,
         said_421: false,
         gone: false,
     };
     world.run();
 }
 
-static BEGINNING: LazyLock<Now> = LazyLock::new(|| Now {
+pub(super) static BEGINNING: LazyLock<Now> = LazyLock::new(|| Now {
     wall: *TIME,
     ..Now::read()
 });
 
-fn tls_facts() -> TlsFacts {
+pub(super) fn tls_facts() -> TlsFacts {
     TlsFacts {
         version: "TLSv1.3".to_owned(),
         cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
     }
 }
 
-static ALICE: LazyLock<Arc<Account>> = LazyLock::new(|| {
+pub(super) static ALICE: LazyLock<Arc<Account>> = LazyLock::new(|| {
     let origin = Origin {
         file: Path::new("accounts.toml").into(),
         line: 1,
@@ -166,6 +167,8 @@ struct World<'a> {
     accepted_events: u64,
     replies: usize,
     in_data: bool,
+    /// The next line is a response of AUTH.
+    in_auth: bool,
     said_421: bool,
     gone: bool,
 }
@@ -249,7 +252,7 @@ impl World<'_> {
                 self.pump()
             }
             // A chunk, which may hold anything; its head is a header section that gets through.
-            choice @ 248..=249 if pumped == Pumped::Waits && !self.in_data => {
+            choice @ 248..=249 if pumped == Pumped::Waits && !self.in_data && !self.in_auth => {
                 let size = 8 * usize::from(self.script.octet());
                 let last = if choice == 249 { " LAST" } else { "" };
                 let mut octets = format!("BDAT {size}{last}\r\n").into_bytes();
@@ -448,6 +451,7 @@ impl World<'_> {
             self.replies += 1;
         }
         self.in_data = reply.code() == 354;
+        self.in_auth = reply.code() == 334;
         match lines[0].split_once("queued as ") {
             Some((_, id)) => {
                 let committed = self.unacknowledged.take().expect("something was committed");
