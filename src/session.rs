@@ -252,10 +252,9 @@ struct Discard {
     /// How many octets are still to come.
     left: u64,
     since: Instant,
-    event: Event,
     reply: Reply,
-    /// It counts as an error.
-    counts: bool,
+    /// What the operator hears; `None` if it belongs to a failure that was told, and is no error of its own.
+    event: Option<Event>,
 }
 
 #[derive(Debug)]

@@ -307,7 +307,7 @@ impl BeginAsk<'_> {
                     Input::Chunk { size, last, .. } => {
                         session.state = State::Ready(transaction.ready);
                         session.chunks_failed = !last;
-                        session.discard_chunk(size, reply, event, true);
+                        session.discard_chunk(size, reply, Some(event));
                     }
                 }
             }

@@ -485,10 +485,7 @@ impl Session {
         if self.chunks_failed {
             self.chunks_failed = !last;
             let reply = Reply::bad_sequence("an earlier BDAT of the message was refused");
-            let event = Event::CommandRefused {
-                reply: reply.clone(),
-            };
-            return self.discard_chunk(size, reply, event, false);
+            return self.discard_chunk(size, reply, None);
         }
         let input = Input::Chunk {
             size,
@@ -506,7 +503,7 @@ impl Session {
                 let event = transaction.refused(None, refusal.clone());
                 self.state = State::Ready(transaction.ready);
                 self.chunks_failed = !last;
-                self.discard_chunk(size, refusal.reply, event, true);
+                self.discard_chunk(size, refusal.reply, Some(event));
             }
             State::Mail(transaction) => self.state = State::Beginning(transaction, input),
             State::Chunks(mut transfer) => {
@@ -532,17 +529,16 @@ impl Session {
         let event = Event::CommandRefused {
             reply: reply.clone(),
         };
-        self.discard_chunk(size, reply, event, true);
+        self.discard_chunk(size, reply, Some(event));
     }
 
     /// Refuses a BDAT, once its octets are read.
-    pub(super) fn discard_chunk(&mut self, size: u64, reply: Reply, event: Event, counts: bool) {
+    pub(super) fn discard_chunk(&mut self, size: u64, reply: Reply, event: Option<Event>) {
         self.discarding = Some(Discard {
             left: size,
             since: self.now.instant,
-            event,
             reply,
-            counts,
+            event,
         });
     }
 }

@@ -4,7 +4,7 @@
 //! read to its true end before the client hears of it: otherwise it would take what is left of the message for
 //! commands.
 
-use super::{Input, Judged, Session, Stage, State, Transaction, Transfer};
+use super::{Discard, Input, Judged, Session, Stage, State, Transaction, Transfer};
 use crate::decision::Refusal;
 use crate::envelope::{Body, MessageId};
 use crate::event::Event;
@@ -108,12 +108,17 @@ impl Session {
                 _ => false,
             };
         }
-        if let Some(discard) = self.discarding.take() {
-            self.events.push_back(discard.event);
-            match discard.counts {
-                true => self.respond(discard.reply),
-                false => self.replies.push_back(discard.reply),
+        match self.discarding.take() {
+            Some(Discard {
+                reply,
+                event: Some(event),
+                ..
+            }) => {
+                self.events.push_back(event);
+                self.respond(reply);
             }
+            Some(discard) => self.replies.push_back(discard.reply),
+            None => {}
         }
         true
     }

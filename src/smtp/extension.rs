@@ -39,6 +39,14 @@ pub const AUTH_RESPONSE_BYTES_MAX: usize = 12_288;
 /// AUTH) are what submission is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Extension {
+    /// BINARYMIME (RFC 3030): the value BINARYMIME of BODY. Offered only together with [`Extension::Chunking`].
+    BinaryMime,
+    /// CHUNKING (RFC 3030): BDAT.
+    Chunking,
+    /// DELIVERBY (RFC 2852): BY of MAIL.
+    DeliverBy,
+    /// DSN (RFC 3461): RET and ENVID of MAIL, NOTIFY and ORCPT of RCPT.
+    Dsn,
     /// FUTURERELEASE (RFC 4865): HOLDFOR and HOLDUNTIL of MAIL.
     FutureRelease,
     /// LIMITS (RFC 9422): how much one message and one session may have.
@@ -49,14 +57,6 @@ pub enum Extension {
     RequireTls,
     /// SMTPUTF8 (RFC 6531): SMTPUTF8 of MAIL, and addresses in UTF-8.
     SmtpUtf8,
-    /// CHUNKING (RFC 3030): BDAT.
-    Chunking,
-    /// BINARYMIME (RFC 3030): the value BINARYMIME of BODY. Offered only together with [`Extension::Chunking`].
-    BinaryMime,
-    /// DELIVERBY (RFC 2852): BY of MAIL.
-    DeliverBy,
-    /// DSN (RFC 3461): RET and ENVID of MAIL, NOTIFY and ORCPT of RCPT.
-    Dsn,
 }
 
 impl Extension {

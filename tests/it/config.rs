@@ -151,6 +151,23 @@ fn one_key_makes_messages_small() {
 }
 
 #[test]
+fn what_is_withheld_is_not_offered() {
+    let offered = |withhold: &str| {
+        let source = format!("{LEAST}[extensions]\nwithhold = {withhold}\n");
+        let extensions = config(&source).profile.extensions;
+        let keywords = extensions.iter().map(|extension| extension.keyword());
+        keywords.collect::<Vec<_>>().join(" ")
+    };
+    let all = "SMTPUTF8 DSN CHUNKING BINARYMIME DELIVERBY MT-PRIORITY REQUIRETLS LIMITS";
+    assert_eq!(offered("[]"), all);
+    assert_eq!(offered("\"dsn\""), all.replace(" DSN", ""));
+    // RFC 3030 section 3: BINARYMIME can be offered only with CHUNKING.
+    let without = all.replace(" CHUNKING BINARYMIME", "");
+    assert_eq!(offered("[\"CHUNKING\"]"), without);
+    assert_eq!(offered("[\"BINARYMIME\"]"), all.replace(" BINARYMIME", ""));
+}
+
+#[test]
 fn an_international_host_name_is_written_as_it_goes_on_the_wire() {
     let config = config(&LEAST.replace("mail.example.org", "b\u{fc}cher.example"));
     assert_eq!(config.profile.hostname, "xn--bcher-kva.example");
