@@ -13,6 +13,7 @@ use crate::daemon::{Daemon, HOSTNAME, field};
 use programs::{CLIENT_NAME, Client, PROGRAMS, lettre};
 use wire::Wire;
 
+mod asking;
 mod programs;
 mod wire;
 

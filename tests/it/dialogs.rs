@@ -173,6 +173,7 @@ fn set(dialogue: &mut Dialogue, words: &str) {
         "future_release_max" => profile.future_release_max = Duration::from_secs(number),
         "messages_max" => profile.messages_max = number as u32,
         "priority_max" => profile.priority_max = number as i8,
+        "data_timeout" => profile.data_timeout = Duration::from_secs(number),
         "errors_max" => profile.errors_max = number as u32,
         "failed_logins_max" => profile.failed_logins_max = number as u32,
         "header_bytes_max" => profile.header_bytes_max = number,

@@ -9,7 +9,7 @@ use lettre::transport::smtp::authentication::{Credentials, Mechanism};
 use lettre::transport::smtp::client::{Certificate, CertificateStore, Tls, TlsParameters};
 use lettre::transport::smtp::extension::ClientId;
 use lettre::{SmtpTransport, Transport as _};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Listener, Outcome, Submission, without_bcc};
 
@@ -110,6 +110,11 @@ fn curl(submission: &Submission<'_>) -> Outcome {
 }
 
 fn msmtp(submission: &Submission<'_>) -> Outcome {
+    msmtp_with(submission, &[])
+}
+
+/// With more arguments than it needs.
+pub(super) fn msmtp_with(submission: &Submission<'_>, more: &[&str]) -> Outcome {
     let mut call = Call::new("msmtp");
     // A value may stand in quotes, and that is all the quoting there is.
     let config = format!(
@@ -129,6 +134,7 @@ fn msmtp(submission: &Submission<'_>) -> Outcome {
     );
     let file = call.write("msmtprc", config.as_bytes());
     call.arguments(&["--file", file.to_str().unwrap()]);
+    call.arguments(more);
     call.arguments(&["--from", submission.reverse_path, "--"]);
     for recipient in submission.recipients {
         call.arguments(&[recipient]);
@@ -210,12 +216,24 @@ fn s_nail(submission: &Submission<'_>) -> Outcome {
 }
 
 fn smtplib(submission: &Submission<'_>) -> Outcome {
+    let more = match submission.message.is_ascii() {
+        true => json!({}),
+        false => json!({"mail_options": ["BODY=8BITMIME"]}),
+    };
+    Outcome {
+        body: (!submission.message.is_ascii()).then_some("8BITMIME"),
+        ..smtplib_with(submission, more)
+    }
+}
+
+/// With these parameters of MAIL and RCPT, and in chunks if so wanted: `mail_options`, `rcpt_options`, `chunk_size`.
+pub(super) fn smtplib_with(submission: &Submission<'_>, more: Value) -> Outcome {
     let mut call = Call::new("python3");
     let script = concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/tests/it/clients/smtplib_client.py"
     );
-    let job = json!({
+    let mut job = json!({
         "listener": match submission.listener {
             Listener::Implicit => "implicit",
             Listener::StartTls => "starttls",
@@ -229,11 +247,11 @@ fn smtplib(submission: &Submission<'_>) -> Outcome {
         "reverse_path": submission.reverse_path,
         "recipients": submission.recipients,
     });
-    call.arguments(&[script, &job.to_string()]);
-    Outcome {
-        body: (!submission.message.is_ascii()).then_some("8BITMIME"),
-        ..call.run(submission.message).sent(submission.message)
+    for (name, value) in more.as_object().into_iter().flatten() {
+        job[name] = value.clone();
     }
+    call.arguments(&[script, &job.to_string()]);
+    call.run(submission.message).sent(submission.message)
 }
 
 fn swaks(submission: &Submission<'_>) -> Outcome {

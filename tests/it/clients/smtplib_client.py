@@ -25,8 +25,32 @@ def submit(job: dict, message: bytes) -> None:
         client.user, client.password = job["account"], job["password"]
         authenticate = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login}
         client.auth(job["mechanism"], authenticate[job["mechanism"]])
-        options = [] if message.isascii() else ["BODY=8BITMIME"]
-        client.sendmail(job["reverse_path"], job["recipients"], message, mail_options=options)
+        of_mail, of_rcpt = job.get("mail_options", []), job.get("rcpt_options", [])
+        if "chunk_size" in job:
+            in_chunks(client, job, message, of_mail, of_rcpt)
+        else:
+            client.sendmail(
+                job["reverse_path"], job["recipients"], message, of_mail, of_rcpt
+            )
+
+
+def in_chunks(client: smtplib.SMTP, job: dict, message: bytes, of_mail: list, of_rcpt: list) -> None:
+    """smtplib has no BDAT, but leaves room for it."""
+    ok(client.mail(job["reverse_path"], of_mail))
+    for recipient in job["recipients"]:
+        ok(client.rcpt(recipient, of_rcpt))
+    size = job["chunk_size"]
+    chunks = [message[at : at + size] for at in range(0, len(message), size)]
+    for chunk in chunks:
+        client.send(b"BDAT %d\r\n" % len(chunk) + chunk)
+    client.send(b"BDAT 0 LAST\r\n")
+    for _ in [*chunks, b""]:
+        ok(client.getreply())
+
+
+def ok(reply: tuple) -> None:
+    if reply[0] != 250:
+        raise smtplib.SMTPResponseException(*reply)
 
 
 try:
