@@ -89,8 +89,8 @@
 //! has may differ from then on, and no later sync would tell. What was synced before is good, and is covered in time;
 //! then the file goes.
 //!
-//! *Why a segment may be written over only when another one says that it is covered:* the write begins with the loss of
-//! what the segment itself says.
+//! *Why a segment can be written over:* all in it is covered, and the batch that says so is in another segment: its number
+//! is greater than those that it covers. What the segment itself says is lost with the first write.
 //!
 //! *If the sync of a checkpoint fails,* something that was placed and is not covered may be lost, and the next sync would
 //! not say so. That is noted in the intent; the next checkpoint, of this process or another, writes all of it anew from

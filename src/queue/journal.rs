@@ -74,6 +74,8 @@ pub(super) struct Journal {
     previous: u64,
     /// Batches up to this one are on stable storage elsewhere.
     covered: u64,
+    /// The greatest such number that a batch in the journal says.
+    recorded: u64,
     /// Where the batches with records are that are not covered.
     uncovered: VecDeque<Location>,
     /// A batch that does not count may be readable: the next one has to say so before anything else happens.
@@ -88,8 +90,6 @@ struct Segment {
     end: u64,
     /// The greatest number of a batch in it.
     last: u64,
-    /// The greatest `covered` that a batch in it says.
-    recorded: u64,
     /// Whether it may be written to again.
     trusted: bool,
 }
@@ -149,6 +149,7 @@ impl Journal {
             next: found.greatest().max(announced) + 1,
             previous: chain.tip,
             covered: chain.covered,
+            recorded: chain.covered,
             uncovered: chain.batches,
             doubtful: false,
             buffer: Vec::new(),
@@ -352,7 +353,7 @@ impl Journal {
         }
         segment.end += bytes.len() as u64;
         segment.last = number;
-        segment.recorded = self.covered;
+        self.recorded = self.covered;
         self.previous = number;
         Ok(number)
     }
@@ -388,23 +389,16 @@ impl Journal {
         if let Some(segment) = self.segments.get_mut(&name) {
             segment.end = PAGE as u64;
             segment.last = 0;
-            segment.recorded = 0;
         }
         self.current = Some(name);
         Ok(name)
     }
 
-    /// Whether nothing in the segment is needed. That all of it is covered has to be written in another one: when it
-    /// is written over, what it says itself is gone first.
+    /// Whether nothing in the segment is needed. The batch that says so is greater than all that it covers, so it is never
+    /// in a segment that is free itself.
     fn is_free(&self, name: u64) -> bool {
-        let recorded = self
-            .segments
-            .iter()
-            .filter(|(other, _)| **other != name)
-            .map(|(_, segment)| segment.recorded)
-            .max();
         let last = self.segments.get(&name).map_or(0, |segment| segment.last);
-        self.current != Some(name) && last <= recorded.unwrap_or(0)
+        self.current != Some(name) && last <= self.recorded
     }
 
     fn create_segment(&mut self) -> Result<u64, QueueError> {
@@ -439,7 +433,6 @@ impl Journal {
                     file,
                     end: PAGE as u64,
                     last: 0,
-                    recorded: 0,
                     trusted: true,
                 };
                 self.segments.insert(name, segment);

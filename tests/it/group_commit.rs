@@ -1,5 +1,6 @@
 //! Many messages, one sync; and what those who wait hear when the disk does not do its part.
 
+use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
@@ -12,7 +13,7 @@ use gatepost::smtp::reply::Reply;
 use tokio::runtime::Runtime;
 
 use crate::model_disk::{Fault, ModelDisk};
-use crate::queue_crash::{content, envelope, id, runtime, send, settings, whole_queue};
+use crate::queue_crash::{ROOT, content, envelope, id, runtime, send, settings, whole_queue};
 
 const EIO: i32 = nix::errno::Errno::EIO as i32;
 const ENOSPC: i32 = nix::errno::Errno::ENOSPC as i32;
@@ -119,6 +120,33 @@ fn troubles_are_told() {
         let queue = whole_queue(&disk, "");
         assert_eq!(queue.into_keys().collect::<Vec<_>>(), [id(1), id(9)]);
     }
+}
+
+/// After an error the kernel's memory of a file and the disk may differ, and no later sync would say so.
+#[test]
+fn a_segment_whose_sync_failed_is_not_written_to_again() {
+    let disk = ModelDisk::default();
+    let (spool, runtime) = (stepped(&disk), runtime());
+    runtime.block_on(send(&spool, &id(1), 200)).unwrap();
+    let first = Path::new(ROOT).join("journal/0000000001.segment");
+    let second = Path::new(ROOT).join("journal/0000000002.segment");
+    let mut commits = waiting(&runtime, &spool, 2..3);
+    // The room is asked for, the name looked at, the batch written; then the sync.
+    disk.set_fault(Fault::ErrorAt(3, EIO));
+    assert!(spool.turn());
+    disk.set_fault(Fault::None);
+    outcome(&mut commits[0]).unwrap_err();
+    let failed = disk.all_files()[&first].clone();
+    for number in 3..9 {
+        runtime.block_on(send(&spool, &id(number), 200)).unwrap();
+    }
+    let files = disk.all_files();
+    assert!(files[&first] == failed, "it was written to");
+    assert!(files.contains_key(&second));
+    // Once what it had is covered, it goes.
+    spool.cover().unwrap();
+    assert!(!disk.all_files().contains_key(&first));
+    assert_eq!(whole_queue(&disk, "").len(), 7);
 }
 
 /// Of several messages in a batch, those that were placed before the fault are acknowledged, the others refused, and

@@ -325,12 +325,7 @@ impl Found {
                     path: found.path,
                     file: found.file,
                     end: segment_bytes,
-                    last: headers
-                        .clone()
-                        .map(|header| header.number)
-                        .max()
-                        .unwrap_or(0),
-                    recorded: headers.map(|header| header.covered).max().unwrap_or(0),
+                    last: headers.map(|header| header.number).max().unwrap_or(0),
                     trusted: found.length == segment_bytes && found.header.is_ok(),
                 };
                 (name, segment)
