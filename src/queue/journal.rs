@@ -102,6 +102,15 @@ impl Segment {
     }
 }
 
+/// How badly a batch is needed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// It can wait until there is room.
+    Ordinary,
+    /// It makes room, or keeps the promise; the journal may become larger by it.
+    Urgent,
+}
+
 /// Where a batch is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Location {
@@ -190,7 +199,7 @@ impl Journal {
     /// may. [`QueueError::JournalFull`] means that nothing was tried, and that something has to be covered first.
     pub(super) fn append(&mut self, records: &[Record]) -> Result<u64, QueueError> {
         self.settle_doubts()?;
-        let result = self.write(records);
+        let result = self.write(records, Need::Ordinary);
         if self.doubtful {
             // The error that is told is the one that came first.
             let _ = self.settle_doubts();
@@ -214,7 +223,7 @@ impl Journal {
             }
             self.uncovered.pop_back();
         }
-        let number = self.write(stays)?;
+        let number = self.write(stays, Need::Urgent)?;
         self.doubtful = false;
         Ok(number)
     }
@@ -223,7 +232,8 @@ impl Journal {
     pub(super) fn cover(&mut self, number: u64) -> Result<(), QueueError> {
         let before = self.covered;
         self.covered = before.max(number);
-        if let Err(error) = self.append(&[]) {
+        let settled = self.settle_doubts();
+        if let Err(error) = settled.and_then(|()| self.write(&[], Need::Urgent)) {
             self.covered = before;
             return Err(error);
         }
@@ -304,23 +314,28 @@ impl Journal {
     /// Makes sure that a batch that failed does not count, by a batch after it that does not know it.
     fn settle_doubts(&mut self) -> Result<(), QueueError> {
         if self.doubtful {
-            self.write(&[])?;
+            self.write(&[], Need::Urgent)?;
             self.doubtful = false;
         }
         Ok(())
     }
 
-    fn write(&mut self, records: &[Record]) -> Result<u64, QueueError> {
+    fn write(&mut self, records: &[Record], need: Need) -> Result<u64, QueueError> {
         let numbers = [self.next, self.previous, self.covered];
         let mut buffer = std::mem::take(&mut self.buffer);
         batch::encode(&mut buffer, &self.id, numbers, records);
-        let result = self.write_batch(&buffer, !records.is_empty());
+        let result = self.write_batch(&buffer, !records.is_empty(), need);
         self.buffer = buffer;
         result
     }
 
-    fn write_batch(&mut self, bytes: &[u8], has_records: bool) -> Result<u64, QueueError> {
-        let name = self.segment_for(bytes.len() as u64, has_records)?;
+    fn write_batch(
+        &mut self,
+        bytes: &[u8],
+        has_records: bool,
+        need: Need,
+    ) -> Result<u64, QueueError> {
+        let name = self.segment_for(bytes.len() as u64, need)?;
         let Some(segment) = self.segments.get_mut(&name) else {
             return Err(QueueError::Abandoned);
         };
@@ -358,10 +373,13 @@ impl Journal {
         Ok(number)
     }
 
-    /// The segment that takes so many octets next. Messages leave a page for the batch that says that they are covered,
-    /// or a full journal could not be told so.
-    fn segment_for(&mut self, bytes: u64, has_records: bool) -> Result<u64, QueueError> {
-        let reserve = if has_records { PAGE as u64 } else { 0 };
+    /// The segment that takes so many octets next. What is ordinary leaves a page for a batch that says what is covered,
+    /// which should not need a new segment.
+    fn segment_for(&mut self, bytes: u64, need: Need) -> Result<u64, QueueError> {
+        let reserve = match need {
+            Need::Ordinary => PAGE as u64,
+            Need::Urgent => 0,
+        };
         if let Some(name) = self.current
             && let Some(segment) = self.segments.get(&name)
             && segment.end + bytes + reserve <= self.sizes.segment
@@ -378,8 +396,7 @@ impl Journal {
             None if (self.segments.len() as u64) < self.sizes.segments_max => {
                 self.create_segment()?
             }
-            // Nothing else could make room.
-            None if !has_records && self.covered >= self.previous => self.create_segment()?,
+            None if need == Need::Urgent => self.create_segment()?,
             None => {
                 return Err(QueueError::JournalFull {
                     directory: self.directory.clone(),

@@ -392,9 +392,15 @@ impl Pipeline {
             line.begun = line.placed;
             stays
         };
-        if let Ok(number) = stays {
+        match stays {
             // If this fails, a process that is killed is followed by one that places them again.
-            let _ = self.placer().announce(number);
+            Ok(number) => drop(self.placer().announce(number)),
+            // They are not durable. Whoever is quick may have seen them; nobody else shall.
+            Err(_) => {
+                for record in &placed {
+                    let _ = self.placer().remove(&record.id);
+                }
+            }
         }
         let error = Arc::new(error);
         for waiting in waiting {
@@ -425,22 +431,21 @@ impl Pipeline {
             (line.begun, line.placed)
         };
         let result = self.sync(&mut **coverage, placed);
-        let covered = matches!(result, Ok(true));
         let mut line = self.line();
         match &result {
-            Ok(_) => {
+            Ok(()) => {
                 (line.full, line.half_full) = (false, false);
                 line.end(Trouble::Coverage);
             }
             Err(error) => line.begin(Trouble::Coverage, error),
         }
-        if !covered || !line.unplaced.is_empty() || line.begun > placed {
+        if result.is_err() || !line.unplaced.is_empty() || line.begun > placed {
             line.note_uncovered();
         }
         drop(line);
         self.to_write.notify_one();
         result?;
-        if covered && visible <= placed {
+        if visible <= placed {
             for path in gone {
                 // One that stays is looked at again.
                 let _ = self.disk.remove_file(&path);
@@ -449,8 +454,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// `false`: the journal is too full to take even that, until the batches behind `placed` are placed too.
-    fn sync(&self, file_system: &mut dyn FileSystem, placed: u64) -> Result<bool, QueueError> {
+    fn sync(&self, file_system: &mut dyn FileSystem, placed: u64) -> Result<(), QueueError> {
         let uncovered = self.journal().uncovered();
         let batches = uncovered.into_iter().filter(|number| *number <= placed);
         let batches: Vec<u64> = batches.collect();
@@ -471,16 +475,13 @@ impl Pipeline {
         }
         if !batches.is_empty() {
             let mut journal = self.journal();
-            match journal.cover(placed) {
-                Err(QueueError::JournalFull { .. }) => return Ok(false),
-                other => other?,
-            }
+            journal.cover(placed)?;
             journal.clear_away();
         }
         if lost {
             self.placer().note_lost(false)?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// The notes of what the operator removed.
