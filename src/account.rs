@@ -23,6 +23,7 @@ use crate::decision::{Account, Authentication, Claim, RefusedLogin, Unavailable}
 use crate::diagnostic::Finding;
 use crate::secret::Secret;
 
+pub mod directory;
 pub mod edit;
 pub mod file;
 mod hashing;
@@ -30,7 +31,7 @@ pub mod identity;
 pub mod password;
 mod remembered;
 
-use file::Directory;
+use directory::Directory;
 use hashing::Hasher;
 use identity::{prepare_name, prepare_password};
 use password::{MEMORY_KIB_MAX, PasswordHash};

@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
-use super::file::Directory;
+use super::directory::Directory;
 use super::identity::prepare_name;
 use crate::diagnostic::{Finding, nearest};
 

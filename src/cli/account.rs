@@ -13,8 +13,8 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{Failure, print, say};
+use crate::account::directory::{Directory, Record};
 use crate::account::edit::{self, Edit, Edited, NewAccount};
-use crate::account::file::{Directory, Record};
 use crate::account::identity::{PASSWORD_BYTES_MAX, prepare_name, prepare_password};
 use crate::account::password::{self, MEMORY_KIB_MAX, Parameters};
 use crate::decision::{Limit, Origin, SenderPattern};

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 
 use super::account::printable;
 use super::{Failure, print, say};
-use crate::account::file::{Directory, Record};
+use crate::account::directory::{Directory, Record};
 use crate::account::identity::prepare_name;
 use crate::clock::Now;
 use crate::decision::{Limit, Origin, Question, RefusedLogin, Rule, Verdict};

@@ -7,7 +7,7 @@
 use std::path::Path;
 use std::sync::LazyLock;
 
-use gatepost::account::file::Directory;
+use gatepost::account::directory::Directory;
 use gatepost::config;
 use gatepost::decision::{Claim, SenderPattern};
 use gatepost::envelope::MessageId;

@@ -1,0 +1,281 @@
+//! What the reader says about files, line by line.
+
+use std::num::NonZeroU64;
+
+use ipnet::IpNet;
+
+use super::*;
+use crate::decision::{Limit, Origin};
+
+const HASH: &str =
+    "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
+
+fn parse(source: &str) -> Result<(Directory, Vec<Finding>), Vec<Finding>> {
+    Directory::parse(Path::new("accounts.toml"), source, 1024)
+}
+
+/// All that is said about `source`, one finding per line and without its text.
+fn said(source: &str) -> String {
+    let findings = match parse(source) {
+        Ok((_, findings)) | Err(findings) => findings,
+    };
+    let lines: Vec<String> = findings.iter().map(Finding::one_line).collect();
+    lines.join("\n")
+}
+
+#[test]
+fn a_whole_file() {
+    let source = format!(
+        r#"# Accounts of example.org
+[[account]]
+name = "Alice@Example.ORG"
+password = "{HASH}"
+
+[[account]]
+name = "scanner"
+password = "{HASH}"
+send_as = [
+  "scanner@example.org",
+  "*@lists.example.org", "<>", "*",
+]
+disabled = true
+messages_per_hour = 50
+recipients_per_day = "unlimited"
+allow_from = ["192.0.2.0/24", "2001:db8::1"]
+note = "2nd floor"
+"#
+    );
+    let (directory, warnings) = parse(&source).unwrap();
+    assert_eq!(warnings, []);
+    let alice = &directory.find("Alice@example.org").unwrap().account;
+    assert_eq!(alice.origin.to_string(), "accounts.toml:2");
+    assert_eq!(alice.send_as.len(), 1);
+    assert_eq!(alice.send_as[0].0.to_string(), "Alice@example.org");
+    assert_eq!(alice.send_as[0].1.line, 2);
+    assert_eq!(alice.messages_per_hour, None);
+    assert!(alice.enabled && alice.allow_from.is_empty());
+    let scanner = &directory.find("scanner").unwrap().account;
+    assert!(!scanner.enabled);
+    let patterns: Vec<String> = scanner
+        .send_as
+        .iter()
+        .map(|(pattern, origin)| format!("{}:{pattern}", origin.line))
+        .collect();
+    assert_eq!(
+        patterns,
+        [
+            "10:scanner@example.org",
+            "11:*@lists.example.org",
+            "11:<>",
+            "11:*"
+        ]
+    );
+    let limit = |own: &Option<(Limit, Origin)>| {
+        let (limit, origin) = own.as_ref().unwrap();
+        (*limit, origin.line)
+    };
+    let fifty = Limit::AtMost(NonZeroU64::new(50).unwrap());
+    assert_eq!(limit(&scanner.messages_per_hour), (fifty, 14));
+    assert_eq!(limit(&scanner.recipients_per_day), (Limit::Unlimited, 15));
+    let networks: Vec<String> = scanner.allow_from.iter().map(IpNet::to_string).collect();
+    assert_eq!(networks, ["192.0.2.0/24", "2001:db8::1/128"]);
+    assert_eq!(scanner.note.as_deref(), Some("2nd floor"));
+    assert!(directory.find("alice@example.org").is_none());
+}
+
+#[test]
+fn every_mistake_is_found_at_once() {
+    let source = r#"[[account]]
+name = "alice@example.org"
+sendas = ["a@example.org"]
+send_as = ["nobody", 7]
+disabled = "yes"
+messages_per_hour = 0
+recipients_per_day = "none"
+allow_from = ["192.0.2.1/33", "192.0.2.9/24"]
+note = 3
+
+[[account]]
+note = "no name"
+
+[[account]]
+name = "alice@EXAMPLE.org"
+send_as = []
+allow_from = []
+
+[[acount]]
+name = "x"
+"#;
+    assert_eq!(
+        said(source),
+        r#"accounts.toml:1:1: account `alice@example.org` has no password and cannot log in (hint: gatepost account password alice@example.org)
+accounts.toml:3:1: account `alice@example.org`: unknown key `sendas` (hint: did you mean `send_as`?)
+accounts.toml:4:12: account `alice@example.org`: `nobody` is not an address, `*@domain`, `*` or `<>` (hint: send_as = ["alice@example.org", "*@lists.example.org"])
+accounts.toml:4:22: account `alice@example.org`: send_as is not a list of texts (hint: send_as = ["alice@example.org", "*@lists.example.org"])
+accounts.toml:5:12: account `alice@example.org`: disabled is not true or false (hint: disabled = true)
+accounts.toml:6:21: account `alice@example.org`: messages_per_hour is not a positive integer or "unlimited" (hint: messages_per_hour = 50; to stop the account, say disabled = true)
+accounts.toml:7:22: account `alice@example.org`: recipients_per_day is not a positive integer or "unlimited" (hint: recipients_per_day = 50; to stop the account, say disabled = true)
+accounts.toml:8:15: account `alice@example.org`: `192.0.2.1/33` is neither a network nor an address (hint: allow_from = ["192.0.2.0/24", "2001:db8::1"])
+accounts.toml:8:31: account `alice@example.org`: `192.0.2.9/24` means the network 192.0.2.0/24
+accounts.toml:9:8: account `alice@example.org`: note is not a text (hint: note = "2nd floor")
+accounts.toml:11:1: account number 2 has no name (hint: name = "alice@example.org")
+accounts.toml:11:1: account number 2 has no password and cannot log in (hint: gatepost account password NAME)
+accounts.toml:14:1: account `alice@EXAMPLE.org` has no password and cannot log in (hint: gatepost account password alice@EXAMPLE.org)
+accounts.toml:15:8: account `alice@EXAMPLE.org` is there twice, first on line 2 (hint: names are compared without regard to the case of the domain)
+accounts.toml:16:11: account `alice@EXAMPLE.org`: send_as is empty (hint: leave it out for the account's own name, or say disabled = true)
+accounts.toml:17:14: account `alice@EXAMPLE.org`: allow_from is empty (hint: leave it out to allow every address, or say disabled = true)
+accounts.toml:19:3: unknown key `acount` (hint: did you mean `account`?)"#
+    );
+}
+
+#[test]
+fn shapes_of_the_whole_file() {
+    for (source, expected) in [
+        ("", "there is no account: nobody can log in"),
+        ("# nothing\n", "there is no account: nobody can log in"),
+        (
+            "[account]\nname = \"a@example.org\"\n",
+            "accounts.toml:1:2: `account` is not a list of accounts (hint: begin each account with [[account]], in two brackets)",
+        ),
+        (
+            "account = [1]",
+            "accounts.toml:1:12: an account is a table of keys",
+        ),
+        (
+            "[[account]\nname = 1",
+            "accounts.toml:1:11: not valid TOML: ",
+        ),
+        (
+            "[[account]]\nname = \"a\"\nname = \"b\"",
+            "accounts.toml:3:1: not valid TOML: duplicate key",
+        ),
+        (
+            "[[account]]\nname = \"scanner\"\n",
+            "account `scanner` may send as nobody: its name is no address and it has no send_as",
+        ),
+    ] {
+        let said = said(source);
+        assert!(said.contains(expected), "{source:?}: {said}");
+    }
+}
+
+#[test]
+fn no_finding_shows_a_password() {
+    let secret = "Tr0ub4dor";
+    for (shape, quote) in [
+        ("password = @", '"'),
+        ("password = @", '\''),
+        ("password = \"$argon2id$@", '"'),
+        ("pasword = @", '"'),
+        ("hash = @", '"'),
+        ("password = @", ' '),
+        ("password = \"@", ' '),
+        ("password = [@]", '"'),
+        ("password @", '"'),
+        ("password: @", '"'),
+        ("password = \"\"\"\n@\n\"\"\" x", ' '),
+        ("password = \"x\"\npassword = @", '"'),
+        ("@", '"'),
+        ("@ = 1", ' '),
+    ] {
+        let line = shape.replace('@', &format!("{quote}{secret}{quote}"));
+        no_secret(
+            &format!("[[account]]\nname = \"a@b.example\"\n{line}"),
+            secret,
+        );
+    }
+    for source in [
+        "account = [{ name = 7, password = \"Tr0ub4dor\" }]",
+        "account = [{ name = \"a@b.example\", pwd = \"Tr0ub4dor\", disabled = 1 }]",
+        "[account]\nname = \"a@b.example\"\npassword = \"Tr0ub4dor\"",
+        "account = { password = \"Tr0ub4dor\" }",
+        "[alice]\npassword = \"Tr0ub4dor\"",
+        "alice = \"Tr0ub4dor\"",
+    ] {
+        no_secret(source, secret);
+    }
+}
+
+fn no_secret(source: &str, secret: &str) {
+    let findings = parse(source).unwrap_err();
+    assert!(!findings.is_empty(), "{source}");
+    for finding in findings {
+        let shown = format!("{finding}\n{finding:?}");
+        // A bare word in the place of a key is what the finding is about, and is named as such.
+        let named = shown.contains(&format!("unknown key `{secret}`"));
+        assert!(named || !shown.contains(secret), "{source}\n{shown}");
+    }
+}
+
+#[test]
+fn other_lines_are_shown() {
+    let findings = parse("[[account]]\nname = \"a@b.example\"\nsendas = []\n").unwrap_err();
+    assert!(
+        findings
+            .iter()
+            .any(|finding| finding.to_string().contains("3 | sendas = []")),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn hashes_past_their_ceilings_name_the_entry() {
+    let source = format!(
+        "[[account]]\nname = \"a@b.example\"\npassword = \"{}\"\n",
+        HASH.replace("m=256", "m=1025")
+    );
+    let said = said(&source);
+    assert!(
+        said.starts_with("accounts.toml:3:12: account `a@b.example`: the password takes 1025 KiB"),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_flood_of_findings_ends() {
+    let source = "[[account]]\nname = 1\n".repeat(500);
+    let findings = parse(&source).unwrap_err();
+    assert_eq!(findings.len(), notes::FINDINGS_MAX + 1);
+    assert!(findings[0].is_error());
+    assert!(
+        findings[notes::FINDINGS_MAX]
+            .message
+            .starts_with("and 900 more")
+    );
+}
+
+#[test]
+fn files_that_are_none() {
+    let directory = tempfile::tempdir().unwrap();
+    let missing = directory.path().join("missing.toml");
+    let findings = Directory::read(&missing, 1024).unwrap_err();
+    assert!(findings[0].message.contains("cannot read"), "{findings:?}");
+    let findings = Directory::read(directory.path(), 1024).unwrap_err();
+    assert!(findings[0].message.contains("regular file"), "{findings:?}");
+    let latin = directory.path().join("latin1.toml");
+    std::fs::write(&latin, b"# a\n# \xe9\n").unwrap();
+    let findings = Directory::read(&latin, 1024).unwrap_err();
+    assert!(
+        findings[0].message.contains("line 2 is not UTF-8"),
+        "{findings:?}"
+    );
+}
+
+#[test]
+fn an_open_file_is_warned_about() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("accounts.toml");
+    std::fs::write(&path, "# empty\n").unwrap();
+    for (mode, warned) in [(0o644, true), (0o640, false), (0o600, false), (0o602, true)] {
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(mode)).unwrap();
+        let (_, warnings) = Directory::read(&path, 1024).unwrap();
+        let said = warnings.iter().any(|finding| {
+            finding
+                .hint
+                .as_deref()
+                .is_some_and(|hint| hint.starts_with("chmod 0640"))
+        });
+        assert_eq!(said, warned, "{mode:o}");
+    }
+}
