@@ -6,6 +6,9 @@
 //! accounts there are. (Accounts whose hashes were made with parameters other than most in the file can be told by the
 //! time that they take.)
 //!
+//! SCRAM (see [`scram`]) asks for keys before there is a claim; whoever has none gets some that were made up, so there,
+//! too, no answer tells who exists.
+//!
 //! A file that is broken never replaces accounts that are in force. Nothing here speaks SMTP, and nothing here decides
 //! what a logged-in account may do: that is [`policy`](crate::policy).
 
@@ -21,6 +24,7 @@ use arc_swap::ArcSwap;
 use crate::clock::Now;
 use crate::decision::{Account, Authentication, Claim, RefusedLogin, Unavailable};
 use crate::diagnostic::Finding;
+use crate::sasl::scram::{Offer, Proof};
 use crate::secret::Secret;
 
 pub mod directory;
@@ -30,12 +34,17 @@ mod hashing;
 pub mod identity;
 pub mod password;
 mod remembered;
+pub mod scram;
+pub mod state;
+pub mod stored;
 
-use directory::Directory;
+use directory::{Directory, Record};
 use hashing::Hasher;
 use identity::{prepare_name, prepare_password};
-use password::{MEMORY_KIB_MAX, PasswordHash};
+use password::MEMORY_KIB_MAX;
 use remembered::Remembered;
+use state::LoginState;
+use stored::Stored;
 
 /// A future that can be sent to another thread, in a box: what an asynchronous method of a trait object gives.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -51,6 +60,10 @@ pub trait CredentialStore: Send + Sync {
         claim: &'a Claim,
         client: IpAddr,
     ) -> BoxFuture<'a, Result<Authentication, Unavailable>>;
+
+    /// The SCRAM keys of a name as a client writes it, and randomness for one exchange. A name that has no keys gets
+    /// some all the same, in the same time, that no proof fits.
+    fn scram_offer<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Offer, Unavailable>>;
 
     /// The account as it stands now; `None` if it was removed. For sessions that outlive a reload.
     fn account(&self, name: &str) -> Option<Arc<Account>>;
@@ -93,6 +106,8 @@ pub struct Summary {
 /// meanwhile is not let in by the old one.
 pub struct Accounts {
     state: ArcSwap<State>,
+    /// What outlives the process, and every state.
+    memory: LoginState,
     /// Taken by reloads, so that of two at once the later one wins as a whole.
     reloading: Mutex<()>,
 }
@@ -118,9 +133,24 @@ impl Accounts {
         };
         let accounts = Self {
             state: ArcSwap::from_pointee(state),
+            memory: LoginState::in_memory(),
             reloading: Mutex::new(()),
         };
         Ok((accounts, warnings))
+    }
+
+    /// The same accounts, with what an earlier process remembered of their logins.
+    #[must_use]
+    pub fn with_memory(mut self, memory: LoginState) -> Self {
+        self.memory = memory;
+        self
+    }
+
+    /// Writes what is remembered of logins to its file, if anything changed. Blocks on the disk.
+    pub fn save_memory(&self) -> std::io::Result<bool> {
+        let state = self.state.load_full();
+        self.memory
+            .save(|account, _| state.directory.find(account).is_some())
     }
 
     /// Reads the same file again. After an error everything stays as it was. Blocks on the disk.
@@ -193,41 +223,50 @@ impl Accounts {
                 .count(),
             without_password: records
                 .iter()
-                .filter(|record| record.hash.is_none())
+                .filter(|record| record.password.is_none())
                 .count(),
         }
     }
 
+    /// The accounts that have a password and no SCRAM keys, in the order of the file.
+    pub fn without_scram(&self) -> Vec<String> {
+        let state = self.state.load();
+        let records = state.directory.records().iter();
+        records
+            .filter(|record| record.password.is_some() && record.scram.is_none())
+            .map(|record| record.account.name.clone())
+            .collect()
+    }
+
     async fn check_password(
         &self,
-        authorization_identity: &str,
-        authentication_identity: &str,
+        identities: Identities<'_>,
         password: &Secret,
         client: IpAddr,
     ) -> Result<Authentication, Unavailable> {
         let state = self.state.load_full();
-        let name = prepare_name(authentication_identity);
+        let name = prepare_name(identities.authentication);
         let prepared = prepare_password(password);
         let usable = name.is_ok() && prepared.is_ok();
         let verified = name
             .as_ref()
             .ok()
             .and_then(|name| state.directory.find(name))
-            .and_then(|record| record.hash.clone());
+            .and_then(|record| record.password.clone());
         // Every refusal costs one hash; what cannot be hashed is replaced by something that can.
-        let hash = verified
+        let stored = verified
             .clone()
             .unwrap_or_else(|| Arc::clone(state.directory.dummy()));
         let candidate = prepared.unwrap_or_else(|_| Secret::from("unusable"));
-        // Bound to the stored hash: what was remembered under an earlier password is of no use to anybody.
+        // Bound to what is stored: what was remembered under an earlier password is of no use to anybody.
         let code = state
             .remembered
             .as_ref()
             .zip(verified.as_ref())
-            .map(|(remembered, hash)| {
+            .map(|(remembered, stored)| {
                 (
                     remembered,
-                    remembered.code(name.as_deref().unwrap_or_default(), hash, &candidate),
+                    remembered.code(name.as_deref().unwrap_or_default(), stored, &candidate),
                 )
             });
         let known = code
@@ -244,13 +283,12 @@ impl Accounts {
                 };
                 (matches, name)
             };
-            state.hasher.check(hash, candidate, then).await?
+            state.hasher.check(stored, candidate, then).await?
         };
         if let (true, true, false, Some((remembered, code))) = (matches, usable, known, code) {
             remembered.remember(code, Now::read().instant);
         }
 
-        let refuse = |reason, name| Ok(Authentication::Refuse { reason, name });
         let Some(name) = name.ok().filter(|_| usable) else {
             return refuse(RefusedLogin::Unusable, log_name);
         };
@@ -259,39 +297,100 @@ impl Accounts {
         let Some(record) = state.directory.find(&name) else {
             return refuse(RefusedLogin::UnknownAccount, log_name);
         };
-        let unchanged = match (&record.hash, &verified) {
-            (Some(now), Some(then)) => PasswordHash::same_as(now, then),
+        let unchanged = match (&record.password, &verified) {
+            (Some(now), Some(then)) => Stored::same_as(now, then),
             (None, None) => true,
             _ => false,
         };
         if !unchanged {
-            return Err(Unavailable(
-                "the account was changed during its password check".to_owned(),
-            ));
+            return Err(changed_meanwhile());
         }
         // Without a password the comparison was with the dummy, which matches nothing, but no chance is taken.
         if !matches || verified.is_none() {
             return refuse(RefusedLogin::WrongPassword, Some(name));
         }
+        self.admit(record, identities, client)
+    }
+
+    async fn check_scram(
+        &self,
+        identities: Identities<'_>,
+        proof: &Proof,
+        client: IpAddr,
+    ) -> Result<Authentication, Unavailable> {
+        let state = self.state.load_full();
+        let name = prepare_name(identities.authentication);
+        let record = name
+            .as_ref()
+            .ok()
+            .and_then(|name| state.directory.find(name));
+        let reason = match (record, record.and_then(|record| record.scram.as_ref())) {
+            (Some(record), Some(verifier)) if verifier.same_as(&proof.verifier) => {
+                match proof.matched {
+                    Some(_) => return self.admit(record, identities, client),
+                    None => RefusedLogin::WrongPassword,
+                }
+            }
+            // Other keys than those that the client was asked about.
+            (Some(_), Some(_)) => return Err(changed_meanwhile()),
+            (Some(_), None) => RefusedLogin::NoScramKeys,
+            (None, _) if name.is_err() => RefusedLogin::Unusable,
+            (None, _) => RefusedLogin::UnknownAccount,
+        };
+        // The search is paid for like a hash, by whoever guesses.
+        let for_log = Arc::clone(&state);
+        let search = move |_: &mut [argon2::Block]| {
+            let tried = name.ok();
+            Ok(tried.and_then(|tried| for_log.directory.name_for_log(&tried)))
+        };
+        let name = state.hasher.run(0, 0, search).await?;
+        refuse(reason, name)
+    }
+
+    /// Whether an account whose secret was right may log in now and from there.
+    fn admit(
+        &self,
+        record: &Record,
+        identities: Identities<'_>,
+        client: IpAddr,
+    ) -> Result<Authentication, Unavailable> {
         let account = &record.account;
+        let name = || Some(account.name.clone());
         let client = client.to_canonical();
         let address_allowed = account.allow_from.is_empty()
             || account
                 .allow_from
                 .iter()
                 .any(|network| network.contains(&client));
-        let for_itself = authorization_identity.is_empty()
-            || prepare_name(authorization_identity).is_ok_and(|identity| identity == name);
+        let for_itself = identities.authorization.is_empty()
+            || prepare_name(identities.authorization)
+                .is_ok_and(|identity| identity == account.name);
         if !account.enabled {
-            refuse(RefusedLogin::Disabled, Some(name))
+            refuse(RefusedLogin::Disabled, name())
         } else if !address_allowed {
-            refuse(RefusedLogin::AddressNotAllowed, Some(name))
+            refuse(RefusedLogin::AddressNotAllowed, name())
         } else if !for_itself {
-            refuse(RefusedLogin::AuthorizationIdentity, Some(name))
+            refuse(RefusedLogin::AuthorizationIdentity, name())
         } else {
+            self.memory.used(&account.name, "", Now::read().wall);
             Ok(Authentication::Accept(Arc::clone(account)))
         }
     }
+}
+
+/// Whom a claim names, as the client wrote it.
+#[derive(Clone, Copy)]
+struct Identities<'c> {
+    authorization: &'c str,
+    authentication: &'c str,
+}
+
+fn refuse(reason: RefusedLogin, name: Option<String>) -> Result<Authentication, Unavailable> {
+    Ok(Authentication::Refuse { reason, name })
+}
+
+fn changed_meanwhile() -> Unavailable {
+    Unavailable("the account was changed during its password check".to_owned())
 }
 
 impl CredentialStore for Accounts {
@@ -300,17 +399,55 @@ impl CredentialStore for Accounts {
         claim: &'a Claim,
         client: IpAddr,
     ) -> BoxFuture<'a, Result<Authentication, Unavailable>> {
-        let Claim::Password {
-            authorization_identity,
-            authentication_identity,
-            password,
-        } = claim;
-        Box::pin(self.check_password(
-            authorization_identity,
-            authentication_identity,
-            password,
-            client,
-        ))
+        Box::pin(async move {
+            match claim {
+                Claim::Password {
+                    authorization_identity,
+                    authentication_identity,
+                    password,
+                } => {
+                    let identities = Identities {
+                        authorization: authorization_identity,
+                        authentication: authentication_identity,
+                    };
+                    self.check_password(identities, password, client).await
+                }
+                Claim::Scram {
+                    authorization_identity,
+                    authentication_identity,
+                    proof,
+                } => {
+                    let identities = Identities {
+                        authorization: authorization_identity,
+                        authentication: authentication_identity,
+                    };
+                    self.check_scram(identities, proof, client).await
+                }
+            }
+        })
+    }
+
+    fn scram_offer<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Offer, Unavailable>> {
+        let offer = || {
+            let state = self.state.load();
+            let name = prepare_name(name);
+            // Made up for everybody, so that nobody's answer comes sooner.
+            let made_up = state
+                .directory
+                .scram_shape()
+                .nobodys(&self.memory.salt_key(), name.as_deref().unwrap_or_default());
+            let verifier = name
+                .ok()
+                .and_then(|name| state.directory.find(&name))
+                .and_then(|record| record.scram.clone());
+            let nonce = scram::nonce()
+                .ok_or_else(|| Unavailable("the system has no randomness".to_owned()))?;
+            Ok(Offer {
+                verifier: verifier.unwrap_or_else(|| Arc::new(made_up)),
+                nonce,
+            })
+        };
+        Box::pin(std::future::ready(offer()))
     }
 
     fn account(&self, name: &str) -> Option<Arc<Account>> {

@@ -21,6 +21,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::MissedTickBehavior;
 
 use crate::account::Accounts;
+use crate::account::state::{LoginState, STATE_FILE};
 use crate::audit::{self, Audit, LogControl, Observer};
 use crate::clock::{Instant, Now};
 use crate::config::survey::{Survey, survey};
@@ -120,7 +121,6 @@ impl Daemon {
         if warnings.iter().any(Finding::is_error) {
             return Err(warnings);
         }
-        let (tls, accounts) = (Arc::new(tls), Arc::new(accounts));
         let log = audit::to_standard_error(config.log);
         warnings.extend(raise_descriptor_limit(config.server.connections));
         let (spool, recovered) =
@@ -129,6 +129,9 @@ impl Daemon {
             Limiter::open(&config.queue.directory.join(LIMITS_FILE), now);
         let limiter = Arc::new(limiter);
         warnings.extend(limiter_warnings);
+        let (memory, memory_warnings) = LoginState::open(&config.queue.directory.join(STATE_FILE));
+        warnings.extend(memory_warnings);
+        let (tls, accounts) = (Arc::new(tls), Arc::new(accounts.with_memory(memory)));
         let listeners = bind(&config, &[])?;
 
         let generation = generation(&config, &accounts, &tls, &limiter);
@@ -273,8 +276,7 @@ impl Daemon {
             self.reload_certificates().await;
         }
         if self.ticks.is_multiple_of(SAVE_EVERY_TICKS) {
-            let limiter = Arc::clone(&self.limiter);
-            blocking(move || save(&limiter)).await;
+            self.save().await;
         }
         let now = Now::read();
         if now
@@ -285,6 +287,11 @@ impl Daemon {
             self.certificates_checked = now.instant;
             self.warn_about_certificates(now);
         }
+    }
+
+    async fn save(&self) {
+        let (limiter, accounts) = (Arc::clone(&self.limiter), Arc::clone(&self.accounts));
+        blocking(move || save(&limiter, &accounts)).await;
     }
 
     async fn reload_accounts(&self) {
@@ -326,8 +333,8 @@ impl Daemon {
         let services = Arc::clone(&self.services);
         blocking(move || services.spool.close()).await;
         report_queue(&self.services.spool);
-        let limiter = Arc::clone(&self.limiter);
-        blocking(move || save(&limiter)).await;
+        let (limiter, accounts) = (self.limiter, self.accounts);
+        blocking(move || save(&limiter, &accounts)).await;
         let seconds = Now::read()
             .instant
             .saturating_duration_since(begun.instant)
@@ -341,9 +348,12 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.ok()
 }
 
-fn save(limiter: &Limiter) {
+fn save(limiter: &Limiter, accounts: &Accounts) {
     if let Err(error) = limiter.save() {
         tracing::warn!(event = "limits.unsaved", error = error.to_string());
+    }
+    if let Err(error) = accounts.save_memory() {
+        tracing::warn!(event = "logins.unsaved", error = error.to_string());
     }
 }
 

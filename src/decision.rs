@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::sasl::scram::Proof;
 use crate::secret::Secret;
 use crate::smtp::address::{Domain, ForwardPath, Mailbox, ReversePath};
 use crate::smtp::reply::Reply;
@@ -154,6 +155,15 @@ pub enum Claim {
         /// The password, as octets.
         password: Secret,
     },
+    /// A name and a proof that its secret is known (SCRAM, RFC 5802).
+    Scram {
+        /// Whom the client wants to act for; empty means for itself.
+        authorization_identity: String,
+        /// Whose secret it is. Any text: not prepared yet.
+        authentication_identity: String,
+        /// What it was checked against, and whether it holds.
+        proof: Proof,
+    },
 }
 
 /// The answer to a [`Claim`].
@@ -183,6 +193,9 @@ pub enum RefusedLogin {
     /// `disabled = true`.
     #[error("account is disabled")]
     Disabled,
+    /// SCRAM, for an account that has a password and no SCRAM keys.
+    #[error("account has no SCRAM keys")]
+    NoScramKeys,
     /// No account of this name.
     #[error("no such account")]
     UnknownAccount,

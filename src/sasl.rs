@@ -1,7 +1,10 @@
 //! SASL: the exchanges of AUTH, from base64 to a claim (RFC 4422, RFC 4954).
 //!
 //! An exchange only understands what the client says; whether it is true is for the credential store. A broken
-//! exchange is an error, a wrong password is none.
+//! exchange is an error, a wrong password is none. Where a mechanism needs something of the store in its middle (SCRAM
+//! needs the keys of a name), the exchange stops there and goes on with the answer.
+
+use std::fmt;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -9,6 +12,8 @@ use zeroize::Zeroizing;
 
 use crate::decision::Claim;
 use crate::secret::Secret;
+
+pub mod scram;
 
 /// A SASL mechanism that gatepost has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,17 +23,28 @@ pub enum Mechanism {
     Login,
     /// PLAIN (RFC 4616).
     Plain,
+    /// SCRAM-SHA-256 (RFC 7677).
+    ScramSha256,
+    /// SCRAM-SHA-256-PLUS: the same, bound to the TLS channel.
+    ScramSha256Plus,
 }
 
 impl Mechanism {
     /// All that there are.
-    pub const ALL: [Self; 2] = [Self::Login, Self::Plain];
+    pub const ALL: [Self; 4] = [
+        Self::Login,
+        Self::Plain,
+        Self::ScramSha256,
+        Self::ScramSha256Plus,
+    ];
 
     /// The name on the wire and in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Login => "LOGIN",
             Self::Plain => "PLAIN",
+            Self::ScramSha256 => "SCRAM-SHA-256",
+            Self::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
         }
     }
 
@@ -38,26 +54,89 @@ impl Mechanism {
             .into_iter()
             .find(|mechanism| mechanism.name().eq_ignore_ascii_case(name))
     }
+
+    /// Whether it needs [`scram::Keys`], which not every account has.
+    pub fn is_scram(self) -> bool {
+        matches!(self, Self::ScramSha256 | Self::ScramSha256Plus)
+    }
+
+    /// Whether it binds the login to the TLS channel, and can be offered only where that is possible.
+    pub fn binds_channel(self) -> bool {
+        self == Self::ScramSha256Plus
+    }
+}
+
+/// What a login can be bound to (RFC 5056): octets that both ends of one TLS connection know, and that nobody in the
+/// middle of two of them can make the same. Each kind is there only where it is sound.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct ChannelBindings {
+    /// `tls-exporter` (RFC 9266).
+    pub exporter: Option<[u8; 32]>,
+    /// `tls-server-end-point` (RFC 5929 section 4): the hash of our certificate.
+    pub server_end_point: Option<Vec<u8>>,
+}
+
+impl ChannelBindings {
+    /// Whether there is nothing to bind to.
+    pub fn is_empty(&self) -> bool {
+        self.exporter.is_none() && self.server_end_point.is_none()
+    }
+
+    /// Whether a mechanism that binds can be offered to everybody. Clients do not ask which kinds we have: on TLS 1.3
+    /// they take the exporter (RFC 9266 section 3), on TLS 1.2 mostly `tls-unique` (RFC 5802 section 6.1), which there
+    /// is not here, and then fail instead of logging in unbound. So TLS 1.2 clients are not offered to bind; those that
+    /// do it by `tls-server-end-point` unasked are served.
+    pub fn suit_everybody(&self) -> bool {
+        self.exporter.is_some()
+    }
+
+    /// The octets of this kind of binding; `None` if there is no such kind here.
+    fn data(&self, kind: &str) -> Option<&[u8]> {
+        match kind {
+            "tls-exporter" => self.exporter.as_ref().map(<[u8; 32]>::as_slice),
+            "tls-server-end-point" => self.server_end_point.as_deref(),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Debug for ChannelBindings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ChannelBindings")
+            .field("exporter", &self.exporter.is_some())
+            .field("server_end_point", &self.server_end_point.is_some())
+            .finish()
+    }
 }
 
 /// One AUTH exchange that has begun.
 #[derive(Debug)]
 pub struct Exchange {
     mechanism: Mechanism,
-    /// LOGIN's first answer.
-    login_name: Option<String>,
+    state: State,
+}
+
+#[derive(Debug)]
+enum State {
+    /// With the first answer, once it is there.
+    Login(Option<String>),
+    Plain,
+    Scram(Box<scram::Server>),
 }
 
 /// What comes next.
 #[derive(Debug)]
 pub enum Turn {
     /// Send this challenge (not yet in base64) and step again with the response.
-    Challenge(&'static [u8]),
-    /// The exchange is complete: check this.
+    Challenge(Vec<u8>),
+    /// The exchange is complete: check this. If it is accepted, [`Exchange::last_challenge`] may still have something
+    /// to say.
     Check(Claim),
+    /// Look up the SCRAM keys of this name, which is not prepared yet, and go on with [`Exchange::found`].
+    LookUp(String),
 }
 
-/// A response that the mechanism cannot understand. The exchange is over.
+/// A response that the mechanism cannot go on with. The exchange is over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ExchangeError {
     /// The response is `*` (RFC 4954 section 4).
@@ -66,18 +145,54 @@ pub enum ExchangeError {
     /// The response is not base64.
     #[error("response is not base64")]
     NotBase64,
-    /// A name that is not UTF-8, or a NUL too many or too few.
+    /// A name that is not UTF-8, a NUL too many or too few, an attribute out of place.
     #[error("response does not have the form of the mechanism")]
     Malformed,
+    /// SCRAM: an extension that the client says must be understood, and that we do not have.
+    #[error("the client wants a SCRAM extension that there is not")]
+    ExtensionUnsupported,
+    /// SCRAM: the nonce is not that of this exchange: replayed or mixed up.
+    #[error("response belongs to another exchange")]
+    AnotherExchange,
+    /// SCRAM-PLUS: a kind of channel binding that this connection does not have.
+    #[error("the client wants a kind of channel binding that this connection does not have")]
+    BindingUnsupported,
+    /// SCRAM: the client is on another TLS channel than we are.
+    #[error("channel binding does not match: somebody may be in the middle")]
+    BindingMismatch,
+    /// SCRAM: the client did not see the mechanism with channel binding that we have offered.
+    #[error(
+        "the client was not offered channel binding, but we did: somebody may be in the middle"
+    )]
+    Downgrade,
+}
+
+impl ExchangeError {
+    /// Whether the response could not even be read, as opposed to a login that must not succeed.
+    pub fn is_unreadable(self) -> bool {
+        match self {
+            Self::Cancelled | Self::NotBase64 | Self::Malformed => true,
+            Self::ExtensionUnsupported
+            | Self::AnotherExchange
+            | Self::BindingUnsupported
+            | Self::BindingMismatch
+            | Self::Downgrade => false,
+        }
+    }
 }
 
 impl Exchange {
-    /// Begins; the first [`step`](Self::step) takes the initial response, if there is one.
-    pub fn new(mechanism: Mechanism) -> Self {
-        Self {
-            mechanism,
-            login_name: None,
-        }
+    /// Begins; the first [`step`](Self::step) takes the initial response, if there is one. `bindings` is what the
+    /// mechanisms offered on this connection can bind to: nothing, if none that binds is among them.
+    pub fn new(mechanism: Mechanism, bindings: &ChannelBindings) -> Self {
+        let state = match mechanism {
+            Mechanism::Login => State::Login(None),
+            Mechanism::Plain => State::Plain,
+            Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => State::Scram(Box::new(
+                scram::Server::new(mechanism.binds_channel(), bindings),
+            )),
+        };
+        Self { mechanism, state }
     }
 
     /// Which mechanism it is.
@@ -87,14 +202,14 @@ impl Exchange {
 
     /// Takes a decoded response; `None` where the client has sent none yet.
     pub fn step(&mut self, response: Option<&Secret>) -> Result<Turn, ExchangeError> {
-        match (self.mechanism, response) {
-            (Mechanism::Plain, None) => Ok(Turn::Challenge(b"")),
-            (Mechanism::Plain, Some(response)) => parse_plain(response.expose()).map(Turn::Check),
-            (Mechanism::Login, None) => Ok(Turn::Challenge(b"Username:")),
-            (Mechanism::Login, Some(response)) => match self.login_name.take() {
+        match (&mut self.state, response) {
+            (State::Plain, None) => Ok(Turn::Challenge(Vec::new())),
+            (State::Plain, Some(response)) => parse_plain(response.expose()).map(Turn::Check),
+            (State::Login(_), None) => Ok(Turn::Challenge(b"Username:".to_vec())),
+            (State::Login(login_name), Some(response)) => match login_name.take() {
                 None => {
-                    self.login_name = Some(name(response.expose())?);
-                    Ok(Turn::Challenge(b"Password:"))
+                    *login_name = Some(name(response.expose())?);
+                    Ok(Turn::Challenge(b"Password:".to_vec()))
                 }
                 Some(login_name) => Ok(Turn::Check(Claim::Password {
                     authorization_identity: String::new(),
@@ -102,6 +217,36 @@ impl Exchange {
                     password: response.clone(),
                 })),
             },
+            (State::Scram(_), None) => Ok(Turn::Challenge(Vec::new())),
+            (State::Scram(server), Some(response)) => match server.take(response.expose())? {
+                scram::Progress::LookUp(name) => Ok(Turn::LookUp(name)),
+                scram::Progress::Proven {
+                    authorization_identity,
+                    authentication_identity,
+                    proof,
+                } => Ok(Turn::Check(Claim::Scram {
+                    authorization_identity,
+                    authentication_identity,
+                    proof,
+                })),
+            },
+        }
+    }
+
+    /// Goes on after [`Turn::LookUp`] with what the store has for the name.
+    pub fn found(&mut self, offer: scram::Offer) -> Result<Turn, ExchangeError> {
+        match &mut self.state {
+            State::Scram(server) => Ok(Turn::Challenge(server.found(offer)?.into_bytes())),
+            State::Login(_) | State::Plain => Err(ExchangeError::Malformed),
+        }
+    }
+
+    /// What is still to be said to a client whose claim was accepted; its response must be empty (RFC 4954
+    /// section 4), and only then is it logged in.
+    pub fn last_challenge(&mut self) -> Option<Vec<u8>> {
+        match &mut self.state {
+            State::Scram(server) => server.server_final().map(String::into_bytes),
+            State::Login(_) | State::Plain => None,
         }
     }
 }
@@ -159,7 +304,8 @@ mod tests {
                 let password = String::from_utf8_lossy(password.expose()).into_owned();
                 Ok([authorization_identity, authentication_identity, password])
             }
-            Ok(Turn::Challenge(challenge)) => Err(String::from_utf8_lossy(challenge).into_owned()),
+            Ok(Turn::Challenge(challenge)) => Err(String::from_utf8_lossy(&challenge).into_owned()),
+            Ok(other) => Err(format!("{other:?}")),
             Err(error) => Err(error.to_string()),
         }
     }
@@ -167,7 +313,7 @@ mod tests {
     fn plain(line: &str, initial: bool) -> Result<[String; 3], String> {
         let response =
             decode_response(line.as_bytes(), initial).map_err(|error| error.to_string())?;
-        claim(Exchange::new(Mechanism::Plain).step(Some(&response)))
+        claim(Exchange::new(Mechanism::Plain, &ChannelBindings::default()).step(Some(&response)))
     }
 
     #[test]
@@ -213,7 +359,7 @@ mod tests {
 
     #[test]
     fn login_asks_twice() {
-        let mut exchange = Exchange::new(Mechanism::Login);
+        let mut exchange = Exchange::new(Mechanism::Login, &ChannelBindings::default());
         assert_eq!(claim(exchange.step(None)), Err("Username:".to_owned()));
         assert_eq!(
             claim(exchange.step(Some(&Secret::from("tim")))),
@@ -225,7 +371,8 @@ mod tests {
             Ok(expected)
         );
 
-        let mut with_initial_response = Exchange::new(Mechanism::Login);
+        let mut with_initial_response =
+            Exchange::new(Mechanism::Login, &ChannelBindings::default());
         assert_eq!(
             claim(with_initial_response.step(Some(&Secret::from("tim")))),
             Err("Password:".to_owned())
@@ -236,7 +383,7 @@ mod tests {
 
     #[test]
     fn an_exchange_shows_no_password() {
-        let mut exchange = Exchange::new(Mechanism::Plain);
+        let mut exchange = Exchange::new(Mechanism::Plain, &ChannelBindings::default());
         let turn = exchange
             .step(Some(&Secret::from("\0tim\0hunter2")))
             .unwrap();

@@ -13,8 +13,10 @@
 //! Start             -                              EHLO/HELO -> Greeted; STARTTLS -> StartingTls
 //! StartingTls       -                              handshake -> Start: nothing learned before survives (RFC 3207 4.2)
 //! Greeted           the client's name              AUTH -> Authenticating, only under TLS and only after EHLO
-//! Authenticating    + an exchange                  response -> Checking; "*" or garbage -> Greeted
-//! Checking          + a claim                      right -> Ready; wrong -> Greeted
+//! Authenticating    + an exchange                  response -> Checking or LookingUp; "*" or garbage -> Greeted
+//! LookingUp         + a name                       found -> Authenticating
+//! Checking          + a claim                      right -> Ready or Confirming; wrong -> Greeted
+//! Confirming        + an account, not yet in force an empty response -> Ready; anything else -> Greeted
 //! Ready             + an account                   MAIL -> JudgingSender
 //! JudgingSender     + a reverse-path               allowed -> Mail; refused -> Ready
 //! Mail              a transaction                  RCPT -> JudgingRecipient; DATA -> Beginning; RSET, EHLO -> Ready
@@ -29,7 +31,7 @@
 //! Closed            -                              -
 //! ```
 //!
-//! Only `Ready` owns an account and only `Ready` becomes a transaction: mail without AUTH cannot be built.
+//! Only `Ready` owns an account (`Confirming` owns a `Ready` that nobody has yet) and only `Ready` becomes a transaction: mail without AUTH cannot be built.
 //!
 //! A BDAT that is refused changes no state before its octets are read and forgotten (`Discard`): whatever is wrong,
 //! client and server agree about where the next command begins.
@@ -49,7 +51,7 @@ use crate::decision::{Account, Claim, Refusal};
 use crate::envelope::{DeliverBy, MessageId};
 use crate::event::Event;
 use crate::message::{Authors, Header, HeaderSection};
-use crate::sasl::{Exchange, Mechanism};
+use crate::sasl::{ChannelBindings, Exchange, Mechanism};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::extension::{MailParameters, RcptParameters};
 use crate::smtp::framing::Framer;
@@ -60,7 +62,7 @@ mod dialogue;
 mod profile;
 mod transfer;
 
-pub use ask::{AuthAsk, BeginAsk, BodyAsk, CommitAsk, PolicyAsk, TlsAsk};
+pub use ask::{AuthAsk, BeginAsk, BodyAsk, CommitAsk, LookUpAsk, PolicyAsk, TlsAsk};
 pub use profile::Profile;
 
 /// What the session knows of the connection that it is on.
@@ -73,12 +75,14 @@ pub struct Link {
 }
 
 /// What was agreed on in the TLS handshake.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct TlsFacts {
     /// As `TLSv1.3`.
     pub version: String,
     /// As rustls names it.
     pub cipher: String,
+    /// What a login can be bound to.
+    pub bindings: ChannelBindings,
 }
 
 /// What is to be done next.
@@ -98,6 +102,8 @@ pub enum Step<'s> {
     Commit(CommitAsk<'s>),
     /// May it?
     Decide(PolicyAsk<'s>),
+    /// Which SCRAM keys does this name have?
+    LookUp(LookUpAsk<'s>),
     /// Something happened that the operator may want to know.
     Report(Event),
     /// Send a reply. Replies may be collected until the next `Wait`, `StartTls` or `Close`.
@@ -149,7 +155,10 @@ enum State {
     StartingTls,
     Greeted(Greeting),
     Authenticating(Greeting, Exchange),
-    Checking(Greeting, Mechanism, Claim),
+    LookingUp(Greeting, Exchange, String),
+    Checking(Greeting, Exchange, Claim),
+    /// The claim is accepted, and the client has not yet heard the last of the exchange.
+    Confirming(Ready),
     Ready(Ready),
     JudgingSender(Ready, Proposal),
     Mail(Transaction),
@@ -378,7 +387,9 @@ impl Session {
                 | State::StartingTls
                 | State::Greeted(_)
                 | State::Authenticating(..)
+                | State::LookingUp(..)
                 | State::Checking(..)
+                | State::Confirming(_)
                 | State::Closed
         )
     }
@@ -397,6 +408,7 @@ impl Session {
             }
             match &self.state {
                 State::StartingTls => return Step::StartTls(TlsAsk::new(self)),
+                State::LookingUp(..) => return Step::LookUp(LookUpAsk::new(self)),
                 State::Checking(..) => return Step::Check(AuthAsk::new(self)),
                 State::JudgingSender(..)
                 | State::JudgingRecipient(..)
@@ -413,7 +425,11 @@ impl Session {
                         return Step::Append(BodyAsk::new(self));
                     }
                 }
-                State::Start | State::Greeted(_) | State::Authenticating(..) | State::Ready(_)
+                State::Start
+                | State::Greeted(_)
+                | State::Authenticating(..)
+                | State::Confirming(_)
+                | State::Ready(_)
                     if self.shutting_down =>
                 {
                     self.close_with(Reply::shutting_down(), "the server stops");
@@ -422,6 +438,7 @@ impl Session {
                 State::Start
                 | State::Greeted(_)
                 | State::Authenticating(..)
+                | State::Confirming(_)
                 | State::Ready(_)
                 | State::Mail(_)
                 | State::Chunks(_) => {

@@ -19,13 +19,16 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use jiff::tz::TimeZone;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
-use rustls::server::{ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig};
+use rustls::server::{
+    ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig, ServerConnection,
+};
 use rustls::sign::CertifiedKey;
-use rustls::{Error, InconsistentKeys, SignatureScheme, SupportedProtocolVersion};
+use rustls::{Error, InconsistentKeys, ProtocolVersion, SignatureScheme, SupportedProtocolVersion};
 
 use self::facts::Facts;
 use crate::clock::{Now, Timestamp};
 use crate::diagnostic::Finding;
+use crate::sasl::ChannelBindings;
 
 mod facts;
 pub mod fresh;
@@ -146,6 +149,31 @@ impl Tls {
             shared.config.store(Arc::new(built));
         }
         Ok(summary)
+    }
+
+    /// What a login on this connection, whose handshake is over, can be bound to.
+    ///
+    /// `tls-exporter` (RFC 9266) on TLS 1.3 only: on TLS 1.2 it would need the extended master secret (RFC 9266
+    /// section 4.2), which rustls does not tell of. `tls-server-end-point` (RFC 5929) only where there is a single
+    /// certificate, since rustls does not tell which one it has shown. One that was renewed since a resumed session
+    /// began does not match, which fails a login and lets nobody in.
+    pub fn channel_bindings(&self, connection: &ServerConnection) -> ChannelBindings {
+        let exporter = || {
+            connection
+                .export_keying_material([0; 32], b"EXPORTER-Channel-Binding", Some(b""))
+                .ok()
+        };
+        let certificates = &self.shared.resolver.0.load().certificates;
+        ChannelBindings {
+            exporter: match connection.protocol_version() {
+                Some(ProtocolVersion::TLSv1_3) => exporter(),
+                _ => None,
+            },
+            server_end_point: match certificates.as_slice() {
+                [only] => only.facts.end_point.clone(),
+                _ => None,
+            },
+        }
     }
 
     /// How many certificates are in force.

@@ -4,10 +4,14 @@
 //! is for [`file`](super::file).
 
 use std::collections::{HashMap, HashSet};
+use std::hash::Hash;
 use std::sync::Arc;
 
-use super::password::{Parameters, PasswordHash};
+use super::password::Parameters;
+use super::scram::Shape;
+use super::stored::{Cost, Stored};
 use crate::decision::Account;
+use crate::sasl::scram::Verifier;
 use crate::smtp::address::Mailbox;
 
 /// Accounts up to which a mistyped name is compared with all of them.
@@ -25,17 +29,28 @@ pub struct Directory {
     records: Vec<Record>,
     by_name: HashMap<String, usize>,
     domains: HashSet<String>,
-    dummy: Arc<PasswordHash>,
+    dummy: Arc<Stored>,
+    /// How SCRAM keys mostly look.
+    scram_shape: Shape,
     blank: bool,
 }
 
-/// One account and its password hash.
+/// One account and its secrets.
 #[derive(Clone, Debug)]
 pub struct Record {
     /// What everybody may know of it.
     pub account: Arc<Account>,
-    /// What its password is compared with; without one nobody can log in.
-    pub hash: Option<Arc<PasswordHash>>,
+    /// What its password is compared with: a hash, else its SCRAM keys. Without either nobody can log in.
+    pub password: Option<Arc<Stored>>,
+    /// What SCRAM proofs are checked against.
+    pub scram: Option<Arc<Verifier>>,
+}
+
+impl Record {
+    /// Whether its password is compared with SCRAM keys, since there is no hash.
+    pub fn password_is_scram(&self) -> bool {
+        matches!(self.password.as_deref(), Some(Stored::Scram(_)))
+    }
 }
 
 impl Directory {
@@ -50,27 +65,24 @@ impl Directory {
             .iter()
             .filter_map(|record| domain_of(&record.account.name))
             .collect();
-        let mut counts: HashMap<Parameters, usize> = HashMap::new();
-        for hash in records.iter().filter_map(|record| record.hash.as_ref()) {
-            *counts.entry(hash.parameters()).or_default() += 1;
-        }
-        let usual = counts
-            .into_iter()
-            .max_by_key(|&(parameters, count)| (count, parameters))
-            .map(|(parameters, _)| parameters);
-        let default = Parameters {
+        let stored = records.iter().filter_map(|record| record.password.as_ref());
+        let usual = most_common(stored.map(|stored| stored.cost()));
+        let default = Cost::Argon2id(Parameters {
             memory_kib: Parameters::default()
                 .memory_kib
                 .clamp(8, memory_kib_max.max(8)),
             ..Parameters::default()
-        };
-        let dummy = PasswordHash::dummy(usual.unwrap_or(default))
+        });
+        let dummy = Stored::dummy(usual.unwrap_or(default))
             .expect("parameters from a file are checked, and the default is within all ceilings");
+        let verifiers = records.iter().filter_map(|record| record.scram.as_ref());
+        let scram_shape = most_common(verifiers.map(|verifier| Shape::of(verifier)));
         Self {
             records,
             by_name,
             domains,
             dummy: Arc::new(dummy),
+            scram_shape: scram_shape.unwrap_or_default(),
             blank,
         }
     }
@@ -93,8 +105,13 @@ impl Directory {
     }
 
     /// What an unknown name's password is compared with: it costs what most others do.
-    pub fn dummy(&self) -> &Arc<PasswordHash> {
+    pub(super) fn dummy(&self) -> &Arc<Stored> {
         &self.dummy
+    }
+
+    /// How the keys look that a name without any is given.
+    pub(super) fn scram_shape(&self) -> Shape {
+        self.scram_shape
     }
 
     /// `tried`, if it may be written into a log: the name of an account, or plainly a slip of the pen for one.
@@ -123,6 +140,18 @@ impl Directory {
             .count()
             > 0
     }
+}
+
+/// What most of them are; of several, the greatest.
+fn most_common<T: Copy + Eq + Hash + Ord>(items: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: HashMap<T, usize> = HashMap::new();
+    for item in items {
+        *counts.entry(item).or_default() += 1;
+    }
+    let most = counts
+        .into_iter()
+        .max_by_key(|&(item, count)| (count, item));
+    most.map(|(item, _)| item)
 }
 
 /// The domain of a name that is a mailbox, in lower case.
@@ -203,11 +232,11 @@ mod tests {
         };
         let source = account("a", 64) + &account("b", 32) + &account("c", 32);
         let directory = parse(&source);
-        assert_eq!(directory.dummy().parameters().memory_kib, 32);
+        assert_eq!(directory.dummy().memory_kib(), 32);
         let (empty, _) = Directory::parse(Path::new("x"), "", 1 << 20).unwrap();
-        assert_eq!(empty.dummy().parameters(), Parameters::default());
+        assert_eq!(empty.dummy().cost(), Cost::Argon2id(Parameters::default()));
         // Even a budget that is too small for anything real leaves a dummy that fits.
         let tight = parse("");
-        assert_eq!(tight.dummy().parameters().memory_kib, 1024);
+        assert_eq!(tight.dummy().memory_kib(), 1024);
     }
 }

@@ -41,18 +41,30 @@ pub enum Edit {
     Enable,
     /// The entry goes, with the comment right above it.
     Remove,
-    /// Another password.
-    SetPassword {
-        /// Its PHC string.
-        hash: String,
-    },
+    /// Another password. What was kept of the old one goes, in every form.
+    SetPassword(NewPassword),
+}
+
+/// What is kept of a new password; at least one of both.
+#[derive(Clone)]
+pub struct NewPassword {
+    /// Its PHC string.
+    pub hash: Option<String>,
+    /// Its SCRAM keys, as text.
+    pub scram: Option<String>,
+}
+
+impl std::fmt::Debug for NewPassword {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NewPassword(..)")
+    }
 }
 
 /// What a new account begins with.
 #[derive(Clone)]
 pub struct NewAccount {
-    /// The PHC string of its password.
-    pub hash: String,
+    /// Its password.
+    pub password: NewPassword,
     /// As written: patterns. Empty leaves the key out.
     pub send_as: Vec<String>,
     /// The operator's own remark.
@@ -246,7 +258,14 @@ fn change(
                 set(entries, index, "disabled", false.into());
             }
         }
-        Edit::SetPassword { hash } => set(entries, index, "password", hash.as_str().into()),
+        Edit::SetPassword(NewPassword { hash, scram }) => {
+            for (key, value) in [("password", hash), ("scram", scram)] {
+                match value {
+                    Some(value) => set(entries, index, key, value.as_str().into()),
+                    None => unset(entries, index, key),
+                }
+            }
+        }
     }
     Ok(())
 }
@@ -267,11 +286,22 @@ fn set(entries: &mut ArrayOfTables, index: usize, key: &str, mut value: Value) {
     }
 }
 
+fn unset(entries: &mut ArrayOfTables, index: usize, key: &str) {
+    if let Some(entry) = entries.get_mut(index) {
+        entry.remove(key);
+    }
+}
+
 impl NewAccount {
     fn to_table(&self, name: &str) -> Table {
         let mut table = Table::new();
         table.insert("name", toml_edit::value(name));
-        table.insert("password", toml_edit::value(&self.hash));
+        let NewPassword { hash, scram } = &self.password;
+        for (key, value) in [("password", hash), ("scram", scram)] {
+            if let Some(value) = value {
+                table.insert(key, toml_edit::value(value));
+            }
+        }
         if !self.send_as.is_empty() {
             let patterns: Array = self.send_as.iter().collect();
             table.insert("send_as", toml_edit::value(patterns));
@@ -368,9 +398,16 @@ mod tests {
     const OTHER: &str =
         "$argon2id$v=19$m=128,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
 
+    fn hashed(hash: &str) -> NewPassword {
+        NewPassword {
+            hash: Some(hash.to_owned()),
+            scram: None,
+        }
+    }
+
     fn add(send_as: &[&str], note: Option<&str>) -> Edit {
         Edit::Add(NewAccount {
-            hash: HASH.to_owned(),
+            password: hashed(HASH),
             send_as: send_as.iter().map(|&text| text.to_owned()).collect(),
             note: note.map(str::to_owned),
         })
@@ -465,9 +502,7 @@ note = 'a "note"'
 
     #[test]
     fn values_change_and_comments_stay() {
-        let set = Edit::SetPassword {
-            hash: OTHER.to_owned(),
-        };
+        let set = Edit::SetPassword(hashed(OTHER));
         assert_eq!(
             edited(Some(&sample()), &[("alice@EXAMPLE.org", set)]),
             sample().replacen(HASH, OTHER, 1)
@@ -486,6 +521,27 @@ note = 'a "note"'
         ] {
             assert_eq!(edited(Some(&sample()), &[unchanged]), sample());
         }
+    }
+
+    #[test]
+    fn a_new_password_leaves_nothing_of_the_old_one() {
+        let keys = |octet: u8| {
+            let iterations = std::num::NonZeroU32::new(4096).unwrap();
+            crate::sasl::scram::Keys::derive(&[octet], &[octet; 16], iterations).to_text()
+        };
+        let set = |hash: Option<&str>, scram: Option<u8>| {
+            let password = NewPassword {
+                hash: hash.map(str::to_owned),
+                scram: scram.map(keys),
+            };
+            ("alice@example.org", Edit::SetPassword(password))
+        };
+        let text = edited(Some(&sample()), &[set(Some(OTHER), Some(1))]);
+        assert!(text.contains(OTHER) && text.contains(&format!("scram = \"{}\"\n", keys(1))));
+        let text = edited(Some(&text), &[set(None, Some(2))]);
+        assert!(!text.contains(OTHER) && !text.contains(&keys(1)) && text.contains(&keys(2)));
+        let text = edited(Some(&text), &[set(Some(HASH), None)]);
+        assert!(text.contains(HASH) && !text.contains("SCRAM"));
     }
 
     #[test]
@@ -556,9 +612,7 @@ send_as = [
             (
                 sample(),
                 "alice@example.org",
-                Edit::SetPassword {
-                    hash: "plain".to_owned(),
-                },
+                Edit::SetPassword(hashed("plain")),
                 "is not an argon2id hash",
             ),
             (

@@ -17,8 +17,10 @@ use toml::de::{DeTable, DeValue};
 use super::directory::{Directory, Record};
 use super::identity::{NAME_BYTES_MAX, prepare_name};
 use super::password::PasswordHash;
+use super::stored::Stored;
 use crate::decision::{Account, SenderPattern};
 use crate::diagnostic::{Finding, nearest};
+use crate::sasl::scram::{Keys, Verifier};
 use notes::Notes;
 
 mod notes;
@@ -30,7 +32,7 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 const READ_TRIES: usize = 3;
 
 /// All keys of an `[[account]]`.
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "allow_from",
     "disabled",
     "messages_per_hour",
@@ -38,8 +40,12 @@ const KEYS: [&str; 8] = [
     "note",
     "password",
     "recipients_per_day",
+    "scram",
     "send_as",
 ];
+
+/// Those of them whose values are secrets.
+const SECRET_KEYS: [&str; 2] = ["password", "scram"];
 
 impl Directory {
     /// Reads `path`. `memory_kib_max` is what one password check may take. Warnings come with the accounts; any error
@@ -212,7 +218,7 @@ impl<'s> Reader<'s> {
     fn entry(&mut self, number: usize, span: &Range<usize>, table: &DeTable<'_>) -> Option<Record> {
         // Secrets first, so that no finding about another key on the same line shows them.
         for (key, value) in table {
-            if key.get_ref() == "password" || !is_plainly_no_password(key.get_ref()) {
+            if !is_plainly_no_secret(key.get_ref()) {
                 self.notes.secret(value.span());
             }
         }
@@ -236,18 +242,21 @@ impl<'s> Reader<'s> {
                 None
             }
         };
-        let hash = match get("password") {
+        let scram = get("scram").and_then(|value| self.scram(&label, value));
+        let password = match get("password") {
             Some(value) => self.password(&label, value),
-            None => {
-                self.notes
-                    .warning(span, format!("{label} has no password and cannot log in"))
-                    .hint = Some(format!(
-                    "gatepost account password {}",
-                    written_name.unwrap_or("NAME")
-                ));
-                None
-            }
+            None => scram
+                .clone()
+                .map(|verifier| Arc::new(Stored::Scram(verifier))),
         };
+        if get("password").is_none() && get("scram").is_none() {
+            self.notes
+                .warning(span, format!("{label} has no password and cannot log in"))
+                .hint = Some(format!(
+                "gatepost account password {}",
+                written_name.unwrap_or("NAME")
+            ));
+        }
         let send_as = match get("send_as") {
             Some(value) => self.send_as(&label, value),
             None => match name.as_deref().map(SenderPattern::parse) {
@@ -292,7 +301,8 @@ impl<'s> Reader<'s> {
                 note,
                 origin,
             }),
-            hash,
+            password,
+            scram,
         })
     }
 
@@ -329,15 +339,10 @@ impl<'s> Reader<'s> {
         Some(name)
     }
 
-    fn password(&mut self, label: &str, value: &Spanned<DeValue<'_>>) -> Option<Arc<PasswordHash>> {
-        let Some(text) = value.get_ref().as_str() else {
-            self.notes
-                .error(&value.span(), format!("{label}: password is not a text"))
-                .hint = Some("gatepost account password NAME".to_owned());
-            return None;
-        };
+    fn password(&mut self, label: &str, value: &Spanned<DeValue<'_>>) -> Option<Arc<Stored>> {
+        let text = self.secret_text(label, "password", value)?;
         match PasswordHash::parse(text, self.memory_kib_max) {
-            Ok(hash) => Some(Arc::new(hash)),
+            Ok(hash) => Some(Arc::new(Stored::Argon2id(hash))),
             Err(error) => {
                 self.notes
                     .error(&value.span(), format!("{label}: the password {error}"))
@@ -345,6 +350,35 @@ impl<'s> Reader<'s> {
                 None
             }
         }
+    }
+
+    fn scram(&mut self, label: &str, value: &Spanned<DeValue<'_>>) -> Option<Arc<Verifier>> {
+        let text = self.secret_text(label, "scram", value)?;
+        match Keys::parse(text) {
+            Ok(keys) => Verifier::new(&[keys]).map(Arc::new),
+            Err(error) => {
+                self.notes
+                    .error(&value.span(), format!("{label}: the keys {error}"))
+                    .hint =
+                    Some("make them anew: gatepost account password NAME --store both".to_owned());
+                None
+            }
+        }
+    }
+
+    fn secret_text<'v>(
+        &mut self,
+        label: &str,
+        key: &str,
+        value: &'v Spanned<DeValue<'_>>,
+    ) -> Option<&'v str> {
+        let text = value.get_ref().as_str();
+        if text.is_none() {
+            self.notes
+                .error(&value.span(), format!("{label}: {key} is not a text"))
+                .hint = Some("gatepost account password NAME".to_owned());
+        }
+        text
     }
 
     fn unknown_key<const N: usize>(
@@ -369,15 +403,14 @@ impl<'s> Reader<'s> {
     fn may_hold_a_secret(&self, span: &Range<usize>) -> bool {
         let text = self.notes.line_text(span.start).trim();
         let key = text.split('=').next().unwrap_or_default().trim();
-        let harmless =
-            text.starts_with("[[") || (text.contains('=') && is_plainly_no_password(key));
+        let harmless = text.starts_with("[[") || (text.contains('=') && is_plainly_no_secret(key));
         !harmless || text.contains("pass") || text.contains('$')
     }
 }
 
-/// Whether a key is known, or near to a known one, and that one is not `password`.
-fn is_plainly_no_password(key: &str) -> bool {
-    nearest(key, KEYS).is_some_and(|known| known != "password")
+/// Whether a key is known, or near to a known one, and that one is for no secret.
+fn is_plainly_no_secret(key: &str) -> bool {
+    nearest(key, KEYS).is_some_and(|known| !SECRET_KEYS.contains(&known))
 }
 
 #[cfg(test)]

@@ -11,7 +11,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use argon2::Block;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use super::password::PasswordHash;
+use super::password::HashingFailed;
+use super::stored::Stored;
 use crate::decision::Unavailable;
 use crate::secret::Secret;
 
@@ -43,14 +44,31 @@ impl Hasher {
         }
     }
 
-    /// Compares `password`, prepared, with `hash`, then calls `then` on the same thread with the answer.
+    /// Compares `password`, prepared, with `stored`, then calls `then` on the same thread with the answer.
     pub(super) async fn check<T: Send + 'static>(
         &self,
-        hash: Arc<PasswordHash>,
+        stored: Arc<Stored>,
         password: Secret,
         then: impl FnOnce(bool) -> T + Send + 'static,
     ) -> Result<T, Unavailable> {
-        let memory_kib = hash.parameters().memory_kib;
+        let (memory_kib, block_count) = (stored.memory_kib(), stored.block_count());
+        self.run(memory_kib, block_count, move |memory| {
+            let matches = stored.matches(password.expose(), memory);
+            matches
+                .map(then)
+                .map_err(|HashingFailed| Unavailable(HashingFailed.to_string()))
+        })
+        .await
+    }
+
+    /// Does work that keeps a processor busy and takes `memory_kib` of memory, of which it is given `block_count`
+    /// blocks.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        memory_kib: u32,
+        block_count: usize,
+        work: impl FnOnce(&mut [Block]) -> Result<T, Unavailable> + Send + 'static,
+    ) -> Result<T, Unavailable> {
         if memory_kib > self.memory_kib_max {
             // Waiting for more permits than there are would never end.
             return Err(Unavailable(format!(
@@ -65,12 +83,8 @@ impl Hasher {
         let checked = tokio::task::spawn_blocking(move || {
             // The permits live exactly as long as this closure does, whoever still waits for it.
             let _permits = permits;
-            let mut memory = Lent::new(pool, hash.block_count())?;
-            let matches = hash
-                .matches(password.expose(), &mut memory.blocks)
-                .map_err(|error| Unavailable(error.to_string()))?;
-            drop(memory);
-            Ok(then(matches))
+            let mut memory = Lent::new(pool, block_count)?;
+            work(&mut memory.blocks)
         });
         match checked.await {
             Ok(answer) => answer,
@@ -211,7 +225,7 @@ impl Drop for Lent {
     fn drop(&mut self) {
         let mut pool = lock(&self.pool);
         pool.lent -= self.count;
-        if self.blocks.len() == self.count {
+        if self.count > 0 && self.blocks.len() == self.count {
             pool.idle_kib += self.count;
             pool.idle.push(std::mem::take(&mut self.blocks));
         }
@@ -230,17 +244,18 @@ mod tests {
     use std::sync::mpsc;
     use std::task::{Context, Poll, Waker};
 
-    use super::super::password::{Parameters, make};
+    use super::super::password::{Parameters, PasswordHash, make};
     use super::*;
 
-    fn hash(memory_kib: u32) -> Arc<PasswordHash> {
+    fn hash(memory_kib: u32) -> Arc<Stored> {
         let parameters = Parameters {
             memory_kib,
             passes: 1,
             lanes: 1,
         };
         let text = make(&Secret::from("secret"), parameters).unwrap();
-        Arc::new(PasswordHash::parse(&text, memory_kib).unwrap())
+        let hash = PasswordHash::parse(&text, memory_kib).unwrap();
+        Arc::new(Stored::Argon2id(hash))
     }
 
     fn runtime() -> tokio::runtime::Runtime {

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use aws_lc_rs::hmac;
 
-use super::password::PasswordHash;
+use super::stored::Stored;
 use crate::clock::Instant;
 use crate::secret::Secret;
 
@@ -53,11 +53,11 @@ impl Remembered {
         })
     }
 
-    /// The code of a login: `name` and `password` prepared, `hash` what is stored for the account.
-    pub(super) fn code(&self, name: &str, hash: &PasswordHash, password: &Secret) -> Code {
+    /// The code of a login: `name` and `password` prepared, `stored` what is stored for the account.
+    pub(super) fn code(&self, name: &str, stored: &Stored, password: &Secret) -> Code {
         let mut context = hmac::Context::with_key(&self.key);
         // Each part with its length in front, so that no two logins are the same octets.
-        hash.each_part(|part| {
+        stored.each_part(|part| {
             context.update(&(part.len() as u64).to_le_bytes());
             context.update(part);
         });
@@ -100,19 +100,19 @@ impl Remembered {
 
 #[cfg(test)]
 mod tests {
-    use super::super::password::Parameters;
+    use super::super::password::{Parameters, PasswordHash};
     use super::*;
     use crate::clock::Now;
 
     const KEEP: Duration = Duration::from_secs(600);
 
-    fn hash(memory_kib: u32) -> PasswordHash {
-        PasswordHash::dummy(Parameters {
+    fn hash(memory_kib: u32) -> Stored {
+        let hash = PasswordHash::dummy(Parameters {
             memory_kib,
             passes: 1,
             lanes: 1,
-        })
-        .unwrap()
+        });
+        Stored::Argon2id(hash.unwrap())
     }
 
     #[test]

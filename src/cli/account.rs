@@ -14,9 +14,12 @@ use zeroize::Zeroizing;
 
 use super::{Failure, print, say};
 use crate::account::directory::{Directory, Record};
-use crate::account::edit::{self, Edit, Edited, NewAccount};
+use crate::account::edit::{self, Edit, Edited, NewAccount, NewPassword};
 use crate::account::identity::{PASSWORD_BYTES_MAX, prepare_name, prepare_password};
-use crate::account::password::{self, MEMORY_KIB_MAX, Parameters};
+use crate::account::password::{self, HashingFailed, MEMORY_KIB_MAX, Parameters};
+use crate::account::scram;
+use crate::account::state::{LoginState, STATE_FILE};
+use crate::clock::rfc3339_milliseconds;
 use crate::decision::{Limit, Origin, SenderPattern};
 use crate::diagnostic::{Finding, nearest};
 use crate::secret::Secret;
@@ -41,6 +44,9 @@ enum Command {
         /// Read the password from one line of standard input
         #[arg(long)]
         password_stdin: bool,
+        /// What is kept of the password
+        #[arg(long, value_enum, default_value_t = Store::Argon2id)]
+        store: Store,
         /// What it may send as, any number of times; without it, its own name
         #[arg(long, value_name = "PATTERN")]
         send_as: Vec<String>,
@@ -49,12 +55,16 @@ enum Command {
         note: Option<String>,
     },
     /// Give an account another password; asks for it twice
+    #[command(after_help = STORE_HELP)]
     Password {
         /// The account
         name: String,
         /// Read the password from one line of standard input
         #[arg(long)]
         password_stdin: bool,
+        /// What is kept of the password; without it, the same as before
+        #[arg(long, value_enum)]
+        store: Option<Store>,
     },
     /// Remove an account, and the comment right above it
     Remove {
@@ -89,6 +99,43 @@ enum Command {
     },
 }
 
+/// What is kept of a password.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum Store {
+    /// A hash for PLAIN and LOGIN, the hardest to guess against
+    Argon2id,
+    /// Keys for SCRAM-SHA-256, against which PLAIN and LOGIN are checked too
+    Scram,
+    /// The hash, and the keys beside it
+    Both,
+}
+
+impl Store {
+    /// What there is of a password now.
+    fn of(record: &Record) -> Self {
+        let hash = record.password.is_some() && !record.password_is_scram();
+        match (hash, record.scram.is_some()) {
+            (true, true) => Self::Both,
+            (false, true) => Self::Scram,
+            (_, false) => Self::Argon2id,
+        }
+    }
+
+    fn make(self, prepared: &Secret) -> Result<NewPassword, HashingFailed> {
+        let hash = || password::make(prepared, Parameters::default());
+        let keys = || scram::make(prepared, None).map(|keys| keys.to_text());
+        Ok(NewPassword {
+            hash: (self != Self::Scram).then(hash).transpose()?,
+            scram: (self != Self::Argon2id).then(keys).transpose()?,
+        })
+    }
+}
+
+const STORE_HELP: &str = "\
+SCRAM keys let an account log in with SCRAM-SHA-256, where auth.mechanisms offers it: the password is never sent.
+Whoever steals the accounts file can guess against them more cheaply than against argon2id, so they are made only on
+request.";
+
 const PATTERNS_HELP: &str = "\
 A PATTERN is one of:
   alice@example.org  this address, and alice+anything@example.org
@@ -101,6 +148,8 @@ JSON: `list` gives an array of objects, `show` one of them. Fields, which are on
   name                text    as it is compared
   enabled             boolean
   has_password        boolean
+  has_scram           boolean: whether SCRAM-SHA-256 can be used
+  last_login          time, or null: with the password, as far as it is remembered
   send_as             array of patterns
   allow_from          array of networks; empty: from everywhere
   messages_per_hour   number, \"unlimited\", or null: what [limits.account] says
@@ -114,15 +163,16 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
         Command::Add {
             name,
             password_stdin,
+            store,
             send_as,
             note,
         } => {
             // What can be known to be wrong is said before anybody types a password.
             check_patterns(&send_as)?;
             place.refuse_existing(&name)?;
-            let hash = hash_of_new_password(&name, password_stdin)?;
+            let password = new_password(&name, password_stdin, store)?;
             let new = NewAccount {
-                hash,
+                password,
                 send_as,
                 note,
             };
@@ -138,10 +188,11 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
         Command::Password {
             name,
             password_stdin,
+            store,
         } => {
-            place.record(&name)?;
-            let hash = hash_of_new_password(&name, password_stdin)?;
-            let edited = place.edit(&name, &Edit::SetPassword { hash })?;
+            let store = store.unwrap_or(Store::of(&place.record(&name)?));
+            let password = new_password(&name, password_stdin, store)?;
+            let edited = place.edit(&name, &Edit::SetPassword(password))?;
             print(done("set the password of", &edited));
         }
         Command::Remove { name } => print(done("removed", &place.edit(&name, &Edit::Remove)?)),
@@ -150,7 +201,10 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
         Command::List { json } => {
             let directory = place.read()?;
             if json {
-                let all: Vec<Value> = directory.records().iter().map(to_json).collect();
+                let records = directory.records().iter();
+                let all: Vec<Value> = records
+                    .map(|record| to_json(record, &place.memory))
+                    .collect();
                 print(format_args!("{:#}", Value::from(all)));
             } else {
                 for line in table(directory.records()) {
@@ -161,9 +215,9 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
         Command::Show { name, json } => {
             let record = place.record(&name)?;
             if json {
-                print(format_args!("{:#}", to_json(&record)));
+                print(format_args!("{:#}", to_json(&record, &place.memory)));
             } else {
-                for line in description(&record) {
+                for line in description(&record, &place.memory) {
                     print(line);
                 }
             }
@@ -176,6 +230,8 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
 struct Place {
     file: PathBuf,
     memory_kib_max: u32,
+    /// What a daemon on this configuration remembers; nothing, with `--file`.
+    memory: LoginState,
 }
 
 impl Place {
@@ -184,10 +240,15 @@ impl Place {
             return Ok(Self {
                 file,
                 memory_kib_max: MEMORY_KIB_MAX,
+                memory: LoginState::in_memory(),
             });
         }
-        let settings = crate::config::load(config)?.config.accounts;
+        let config = crate::config::load(config)?.config;
+        let settings = config.accounts;
+        // Unreadable by whoever runs this, it is as good as not there.
+        let (memory, _) = LoginState::look_into(&config.queue.directory.join(STATE_FILE));
         Ok(Self {
+            memory,
             memory_kib_max: settings.hash_memory_kib(),
             file: settings.file,
         })
@@ -268,15 +329,16 @@ fn done(what: &str, edited: &Edited) -> String {
     }
 }
 
-/// Asks for a password and gives its hash.
-fn hash_of_new_password(name: &str, from_stdin: bool) -> Result<String, Failure> {
+/// Asks for a password and gives what is kept of it.
+fn new_password(name: &str, from_stdin: bool, store: Store) -> Result<NewPassword, Failure> {
     let password = match from_stdin {
         true => read_line(std::io::stdin())?,
         false => ask_twice(name)?,
     };
     let prepared = prepare_password(&password)
         .map_err(|unusable| Finding::error(format!("the password {unusable}")))?;
-    password::make(&prepared, Parameters::default())
+    store
+        .make(&prepared)
         .map_err(|error| Finding::error(error.to_string()).into())
 }
 
@@ -310,7 +372,7 @@ fn read_line(input: impl std::io::Read) -> Result<Secret, Failure> {
     Ok(Secret::new(text.to_vec()))
 }
 
-fn to_json(record: &Record) -> Value {
+fn to_json(record: &Record, memory: &LoginState) -> Value {
     let account = &record.account;
     let limit = |own: &Option<(Limit, Origin)>| match own {
         None => Value::Null,
@@ -321,7 +383,9 @@ fn to_json(record: &Record) -> Value {
     json!({
         "name": account.name,
         "enabled": account.enabled,
-        "has_password": record.hash.is_some(),
+        "has_password": record.password.is_some(),
+        "has_scram": record.scram.is_some(),
+        "last_login": memory.last_used(&account.name, "").map(rfc3339_milliseconds),
         "send_as": texts(account.send_as.iter().map(|(pattern, _)| pattern.to_string()).collect()),
         "allow_from": texts(account.allow_from.iter().map(ToString::to_string).collect()),
         "messages_per_hour": limit(&account.messages_per_hour),
@@ -343,10 +407,26 @@ pub(super) fn printable(text: &str) -> String {
 
 /// `enabled`, or why nobody can log in.
 fn state(record: &Record) -> &'static str {
-    match (record.account.enabled, &record.hash) {
+    match (record.account.enabled, &record.password) {
         (false, _) => "disabled",
         (true, None) => "no password",
         (true, Some(_)) => "enabled",
+    }
+}
+
+/// The mechanisms that what is kept of its password is good for.
+fn mechanisms(record: &Record) -> &'static str {
+    match (&record.password, &record.scram) {
+        (None, _) => "nothing",
+        (Some(_), None) => "PLAIN, LOGIN",
+        (Some(_), Some(_)) => "PLAIN, LOGIN, SCRAM-SHA-256",
+    }
+}
+
+fn last_used(memory: &LoginState, account: &str, credential: &str) -> String {
+    match memory.last_used(account, credential) {
+        Some(time) => rfc3339_milliseconds(time),
+        None => "none that is remembered".to_owned(),
     }
 }
 
@@ -381,7 +461,7 @@ fn table(records: &[Record]) -> Vec<String> {
         .collect()
 }
 
-fn description(record: &Record) -> Vec<String> {
+fn description(record: &Record, memory: &LoginState) -> Vec<String> {
     let account = &record.account;
     let limit = |own: &Option<(Limit, Origin)>| match own {
         None => "as in [limits.account]".to_owned(),
@@ -396,6 +476,11 @@ fn description(record: &Record) -> Vec<String> {
     let mut lines = vec![
         format!("name                {}", account.name),
         format!("state               {}", state(record)),
+        format!("logs in with        {}", mechanisms(record)),
+        format!(
+            "last login          {}",
+            last_used(memory, &account.name, "")
+        ),
         format!("send_as             {}", patterns(record)),
         format!("allow_from          {networks}"),
         format!("messages_per_hour   {}", limit(&account.messages_per_hour)),
@@ -454,8 +539,9 @@ disabled = true
         let directory = directory();
         let mut shown = table(directory.records()).join("\n");
         for record in directory.records() {
-            shown.push_str(&description(record).join("\n"));
-            shown.push_str(&to_json(record).to_string());
+            let memory = LoginState::in_memory();
+            shown.push_str(&description(record, &memory).join("\n"));
+            shown.push_str(&to_json(record, &memory).to_string());
         }
         assert!(!shown.contains("argon2"), "{shown}");
         assert!(!shown.contains("c29tZXNhbHQ"), "{shown}");
@@ -477,17 +563,19 @@ disabled = true
             ]
         );
         assert_eq!(
-            to_json(&directory.records()[0]),
+            to_json(&directory.records()[0], &LoginState::in_memory()),
             json!({
                 "name": "alice@example.org", "enabled": true, "has_password": true,
+                "has_scram": false, "last_login": null,
                 "send_as": ["alice@example.org"], "allow_from": [], "messages_per_hour": 50,
                 "recipients_per_day": "unlimited", "note": "2nd floor", "file": "accounts.toml", "line": 1,
             })
         );
         assert_eq!(
-            to_json(&directory.records()[1]),
+            to_json(&directory.records()[1], &LoginState::in_memory()),
             json!({
                 "name": "scanner", "enabled": false, "has_password": false,
+                "has_scram": false, "last_login": null,
                 "send_as": ["*@example.org", "<>"], "allow_from": ["192.0.2.0/24"], "messages_per_hour": null,
                 "recipients_per_day": null, "note": null, "file": "accounts.toml", "line": 8,
             })

@@ -324,7 +324,7 @@ fn login(record: &Record, client: Option<IpAddr>) -> Step {
         let mut networks = account.allow_from.iter();
         !account.allow_from.is_empty() && !networks.any(|network| network.contains(client))
     });
-    if record.hash.is_none() {
+    if record.password.is_none() {
         refused("password", "account has no password".to_owned())
     } else if !account.enabled {
         refused("disabled", RefusedLogin::Disabled.to_string())

@@ -19,6 +19,9 @@ use crate::diagnostic::Finding;
 use crate::queue::SpoolSettings;
 use crate::tls::Tls;
 
+/// Accounts that one finding names.
+const SHOWN_NAMES_MAX: usize = 5;
+
 /// What was read. A part that could not be read is `None`, and an error among the findings says why.
 pub struct Survey {
     /// The configuration. Without it nothing else was looked at.
@@ -69,6 +72,7 @@ pub fn survey(path: &Path, now: Now) -> Survey {
     match Accounts::open(&config.accounts) {
         Ok((accounts, warnings)) => {
             findings.extend(warnings);
+            findings.extend(scram_finding(&config, &accounts));
             survey.accounts = Some(accounts);
         }
         Err(found) => findings.extend(found),
@@ -92,6 +96,31 @@ fn named_at(mut finding: Finding, config: &Config) -> Finding {
         finding.message = format!("{} (named at {origin})", finding.message);
     }
     finding
+}
+
+/// SCRAM is offered to everybody, and a client that prefers it tries nothing else.
+fn scram_finding(config: &Config, accounts: &Accounts) -> Option<Finding> {
+    let mut mechanisms = config.profile.mechanisms.iter();
+    mechanisms.find(|mechanism| mechanism.is_scram())?;
+    let without = accounts.without_scram();
+    let shown = without
+        .iter()
+        .take(SHOWN_NAMES_MAX)
+        .cloned()
+        .collect::<Vec<_>>();
+    let more = match without.len().saturating_sub(shown.len()) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    (!without.is_empty()).then(|| {
+        Finding::warning(format!(
+            "auth.mechanisms offers SCRAM, and these accounts have a password and no SCRAM keys: {}{more}; mail \
+             programs that prefer SCRAM cannot log in to them",
+            shown.join(", ")
+        ))
+        .in_file(&config.accounts.file)
+        .hint("gatepost account password NAME --store both, or leave SCRAM out of auth.mechanisms")
+    })
 }
 
 /// What would keep the queue from working. The spool makes its directory itself, but not those above it.

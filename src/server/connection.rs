@@ -191,6 +191,10 @@ impl Connection {
                     let verdict = Box::pin(decide(&self.services, &ask)).await;
                     ask.answer(verdict);
                 }
+                Step::LookUp(ask) => {
+                    let answer = self.generation.accounts.scram_offer(ask.name()).await;
+                    ask.answer(answer);
+                }
                 Step::Report(event) => self.services.audit.session(&self.scope, &event),
                 Step::Send(reply) => {
                     reply.write_to(&mut self.unsent);
@@ -268,7 +272,11 @@ impl Connection {
         let cipher = tls
             .negotiated_cipher_suite()
             .map_or(String::new(), |suite| format!("{:?}", suite.suite()));
-        let facts = TlsFacts { version, cipher };
+        let facts = TlsFacts {
+            version,
+            cipher,
+            bindings: self.generation.tls.channel_bindings(tls),
+        };
         let server_name = tls.server_name().map(str::to_owned);
         let (version, cipher) = (facts.version.clone(), facts.cipher.clone());
         self.services.audit.server(

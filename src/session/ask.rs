@@ -10,7 +10,8 @@ use crate::decision::{Account, Authentication, Claim, Question, Refusal, Unavail
 use crate::envelope::{Client, Envelope, MessageId, Receipt, Recipient};
 use crate::event::Event;
 use crate::message::HeaderSection;
-use crate::sasl::Mechanism;
+use crate::sasl::scram::Offer;
+use crate::sasl::{Mechanism, encode_challenge};
 use crate::smtp::extension::AuthParameter;
 use crate::smtp::reply::Reply;
 
@@ -45,6 +46,42 @@ impl TlsAsk<'_> {
 }
 
 ask! {
+    /// Look up the SCRAM keys of a name.
+    LookUpAsk
+}
+
+impl LookUpAsk<'_> {
+    /// The name, as the client wrote it.
+    pub fn name(&self) -> &str {
+        match &self.session.state {
+            State::LookingUp(_, _, name) => name,
+            _ => unreachable!("a LookUpAsk exists only while looking up"),
+        }
+    }
+
+    /// These are its keys, or stand in for those of a name that has none; or that could not be told.
+    pub fn answer(self, answer: Result<Offer, Unavailable>) {
+        let session = self.session;
+        let State::LookingUp(greeting, mut exchange, _) =
+            replace(&mut session.state, State::Closed)
+        else {
+            unreachable!("a LookUpAsk exists only while looking up");
+        };
+        match answer {
+            Ok(offer) => {
+                let turn = exchange.found(offer);
+                session.take_turn(greeting, exchange, turn);
+            }
+            Err(Unavailable(reason)) => {
+                session.state = State::Greeted(greeting);
+                let reply = Reply::authentication_unavailable();
+                session.refuse_claim(None, exchange.mechanism(), reply, reason);
+            }
+        }
+    }
+}
+
+ask! {
     /// Check who the client claims to be.
     AuthAsk
 }
@@ -61,24 +98,28 @@ impl AuthAsk<'_> {
     /// It is, it is not, or that could not be told.
     pub fn answer(self, answer: Result<Authentication, Unavailable>) {
         let session = self.session;
-        let State::Checking(greeting, mechanism, claim) =
+        let State::Checking(greeting, mut exchange, claim) =
             replace(&mut session.state, State::Closed)
         else {
             unreachable!("an AuthAsk exists only while checking");
         };
         drop(claim);
+        let mechanism = exchange.mechanism();
         match answer {
             Ok(Authentication::Accept(account)) => {
-                session.events.push_back(Event::AuthAccepted {
-                    account: account.name.clone(),
-                    mechanism: mechanism.name(),
-                });
-                session.state = State::Ready(Ready {
+                let ready = Ready {
                     greeting,
                     account,
                     mechanism,
-                });
-                session.respond(Reply::authenticated());
+                };
+                match exchange.last_challenge() {
+                    Some(challenge) => {
+                        session.state = State::Confirming(ready);
+                        let challenge = Reply::challenge(encode_challenge(&challenge));
+                        session.replies.push_back(challenge);
+                    }
+                    None => session.let_in(ready),
+                }
             }
             Ok(Authentication::Refuse { reason, name }) => {
                 session.state = State::Greeted(greeting);
@@ -88,10 +129,7 @@ impl AuthAsk<'_> {
                     Reply::authentication_failed(),
                     reason.to_string(),
                 );
-                session.failed_logins += 1;
-                if session.failed_logins >= session.profile.failed_logins_max {
-                    session.close_with(Reply::too_many_failures(), "too many failed logins");
-                }
+                session.count_failed_login();
             }
             Err(Unavailable(reason)) => {
                 session.state = State::Greeted(greeting);
@@ -102,6 +140,24 @@ impl AuthAsk<'_> {
 }
 
 impl Session {
+    /// The exchange is over, and the client is who it claimed to be.
+    pub(super) fn let_in(&mut self, ready: Ready) {
+        self.events.push_back(Event::AuthAccepted {
+            account: ready.account.name.clone(),
+            mechanism: ready.mechanism.name(),
+        });
+        self.state = State::Ready(ready);
+        self.respond(Reply::authenticated());
+    }
+
+    /// A guess costs one of the few that a connection has.
+    pub(super) fn count_failed_login(&mut self) {
+        self.failed_logins += 1;
+        if self.failed_logins >= self.profile.failed_logins_max {
+            self.close_with(Reply::too_many_failures(), "too many failed logins");
+        }
+    }
+
     fn refuse_claim(
         &mut self,
         account: Option<String>,

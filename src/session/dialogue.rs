@@ -8,7 +8,9 @@ use super::{
 use crate::decision::Limit;
 use crate::envelope::{Body, DeliverByMode};
 use crate::event::Event;
-use crate::sasl::{Exchange, ExchangeError, Mechanism, Turn, decode_response, encode_challenge};
+use crate::sasl::{
+    ChannelBindings, Exchange, ExchangeError, Mechanism, Turn, decode_response, encode_challenge,
+};
 use crate::secret::Secret;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::command::{Command, Fault, Parameter, SyntaxError, Verb};
@@ -22,7 +24,7 @@ use crate::smtp::reply::Reply;
 impl Session {
     /// Reads one line and acts on it; whether there was one.
     pub(super) fn read_line(&mut self) -> bool {
-        let authenticating = matches!(self.state, State::Authenticating(..));
+        let authenticating = matches!(self.state, State::Authenticating(..) | State::Confirming(_));
         let bytes_max = if authenticating {
             AUTH_RESPONSE_BYTES_MAX + 2
         } else {
@@ -159,15 +161,19 @@ impl Session {
             State::Ready(ready) => ready.greeting = greeting,
             state => *state = State::Greeted(greeting),
         }
+        let mechanisms = self.offered_mechanisms();
         let reply = match extended {
-            true => Reply::extended_hello(&self.profile.hostname, self.offer().lines()),
+            true => {
+                let lines = self.offer(&mechanisms).lines();
+                Reply::extended_hello(&self.profile.hostname, lines)
+            }
             false => Reply::hello(&self.profile.hostname),
         };
         self.respond(reply);
     }
 
     /// What EHLO offers now: who is logged in hears of its own limits (RFC 9422 section 3).
-    fn offer(&self) -> Offer<'_> {
+    fn offer<'a>(&'a self, mechanisms: &'a [Mechanism]) -> Offer<'a> {
         let profile = &*self.profile;
         let at_most = |limit| match limit {
             Limit::AtMost(number) => number.get(),
@@ -190,7 +196,7 @@ impl Session {
         Offer {
             message_bytes_max: profile.message_bytes_max,
             extensions: &profile.extensions,
-            mechanisms: &profile.mechanisms,
+            mechanisms,
             under_tls: self.link.tls.is_some(),
             future_release_max: (profile.future_release_max, held_until.unwrap_or(now)),
             deliver_by_min: profile.deliver_by_min,
@@ -213,6 +219,29 @@ impl Session {
         self.replies.push_back(Reply::ready_for_tls());
     }
 
+    /// The mechanisms that AUTH offers on this connection, in the order of the profile.
+    fn offered_mechanisms(&self) -> Vec<Mechanism> {
+        let suits =
+            |mechanism: &Mechanism| !mechanism.binds_channel() || self.bindings().suit_everybody();
+        let mechanisms = self.profile.mechanisms.iter().copied();
+        mechanisms.filter(suits).collect()
+    }
+
+    /// The mechanism of this name, if it can be used on this connection.
+    fn mechanism(&self, name: &str) -> Option<Mechanism> {
+        Mechanism::from_name(name)
+            .filter(|mechanism| self.profile.mechanisms.contains(mechanism))
+            .filter(|mechanism| !mechanism.binds_channel() || !self.bindings().is_empty())
+    }
+
+    fn bindings(&self) -> &ChannelBindings {
+        static NONE: ChannelBindings = ChannelBindings {
+            exporter: None,
+            server_end_point: None,
+        };
+        self.link.tls.as_ref().map_or(&NONE, |tls| &tls.bindings)
+    }
+
     fn auth(&mut self, mechanism: &str, initial_response: Option<&Secret>) {
         if self.link.tls.is_none() {
             return self.refuse_command(Reply::encryption_required());
@@ -225,14 +254,18 @@ impl Session {
             // RFC 4954 section 4: after a successful AUTH, and during a transaction, no more AUTH.
             _ => return self.refuse_command(Reply::bad_sequence("already authenticated")),
         };
-        let offered = &self.profile.mechanisms;
-        let Some(mechanism) =
-            Mechanism::from_name(mechanism).filter(|mechanism| offered.contains(mechanism))
-        else {
-            let reply = Reply::unknown_mechanism(&mechanism_list(offered));
+        let offered = self.offered_mechanisms();
+        let Some(mechanism) = self.mechanism(mechanism) else {
+            let reply = Reply::unknown_mechanism(&mechanism_list(&offered));
             return self.refuse_auth(None, reply, "mechanism not offered");
         };
-        let mut exchange = Exchange::new(mechanism);
+        let binding_offered = offered.iter().any(|mechanism| mechanism.binds_channel());
+        let bindings = match binding_offered || mechanism.binds_channel() {
+            true => self.bindings().clone(),
+            // A client that could bind was told the truth: it was not offered.
+            false => ChannelBindings::default(),
+        };
+        let mut exchange = Exchange::new(mechanism, &bindings);
         let response = initial_response
             .map(|response| decode_response(response.expose(), true))
             .transpose();
@@ -241,55 +274,70 @@ impl Session {
     }
 
     fn authentication_response(&mut self, line: &[u8]) {
-        let State::Authenticating(greeting, mut exchange) =
-            std::mem::replace(&mut self.state, State::Closed)
-        else {
-            unreachable!("a response is read in no other state");
-        };
-        let turn = decode_response(line, false).and_then(|response| exchange.step(Some(&response)));
-        self.take_turn(greeting, exchange, turn);
+        let response = decode_response(line, false);
+        match std::mem::replace(&mut self.state, State::Closed) {
+            State::Authenticating(greeting, mut exchange) => {
+                let turn = response.and_then(|response| exchange.step(Some(&response)));
+                self.take_turn(greeting, exchange, turn);
+            }
+            State::Confirming(ready) => match response {
+                // The client has heard our proof, and is content with it.
+                Ok(response) if response.is_empty() => self.let_in(ready),
+                Ok(_) => {
+                    self.end_exchange(ready.greeting, ready.mechanism, ExchangeError::Malformed)
+                }
+                Err(error) => self.end_exchange(ready.greeting, ready.mechanism, error),
+            },
+            _ => unreachable!("a response is read in no other state"),
+        }
     }
 
-    fn take_turn(
+    /// Does what the exchange says comes next.
+    pub(super) fn take_turn(
         &mut self,
         greeting: Greeting,
         exchange: Exchange,
         turn: Result<Turn, ExchangeError>,
     ) {
-        let mechanism = exchange.mechanism();
         match turn {
             Ok(Turn::Challenge(challenge)) => {
                 self.state = State::Authenticating(greeting, exchange);
                 self.replies
-                    .push_back(Reply::challenge(encode_challenge(challenge)));
+                    .push_back(Reply::challenge(encode_challenge(&challenge)));
             }
-            Ok(Turn::Check(claim)) => self.state = State::Checking(greeting, mechanism, claim),
-            Err(error) => {
-                self.state = State::Greeted(greeting);
-                let reply = match error {
-                    ExchangeError::Cancelled => Reply::authentication_cancelled(),
-                    ExchangeError::NotBase64 | ExchangeError::Malformed => {
-                        Reply::malformed_response()
-                    }
-                };
-                self.refuse_auth(Some(mechanism), reply, &error.to_string());
-            }
+            Ok(Turn::Check(claim)) => self.state = State::Checking(greeting, exchange, claim),
+            Ok(Turn::LookUp(name)) => self.state = State::LookingUp(greeting, exchange, name),
+            Err(error) => self.end_exchange(greeting, exchange.mechanism(), error),
+        }
+    }
+
+    /// The exchange has failed before there was a claim to check.
+    fn end_exchange(&mut self, greeting: Greeting, mechanism: Mechanism, error: ExchangeError) {
+        self.state = State::Greeted(greeting);
+        let reply = match error {
+            ExchangeError::Cancelled => Reply::authentication_cancelled(),
+            _ if error.is_unreadable() => Reply::malformed_response(),
+            _ => Reply::authentication_failed(),
+        };
+        self.refuse_auth(Some(mechanism), reply, &error.to_string());
+        if !error.is_unreadable() {
+            self.count_failed_login();
         }
     }
 
     /// A response that is no line at all ends the exchange too.
     fn broken_response(&mut self, error: FramingError) {
-        let State::Authenticating(greeting, exchange) =
-            std::mem::replace(&mut self.state, State::Closed)
-        else {
-            unreachable!("a response is read in no other state");
+        let (greeting, mechanism) = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Authenticating(greeting, exchange) => (greeting, exchange.mechanism()),
+            State::Confirming(ready) => (ready.greeting, ready.mechanism),
+            _ => unreachable!("a response is read in no other state"),
         };
         self.state = State::Greeted(greeting);
         let reply = match error {
             FramingError::Forbidden => Reply::malformed_response(),
             FramingError::TooLong => Reply::response_too_long(),
         };
-        self.refuse_auth(Some(exchange.mechanism()), reply, &error.to_string());
+        self.refuse_auth(Some(mechanism), reply, &error.to_string());
     }
 
     fn refuse_auth(&mut self, mechanism: Option<Mechanism>, reply: Reply, reason: &str) {

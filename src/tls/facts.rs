@@ -5,6 +5,7 @@
 
 use std::net::IpAddr;
 
+use aws_lc_rs::digest;
 use x509_cert::der::Decode as _;
 use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
@@ -26,6 +27,9 @@ pub(super) struct Facts {
     pub(super) not_before: Timestamp,
     /// Until when it is valid.
     pub(super) not_after: Timestamp,
+    /// Its hash as `tls-server-end-point` wants it (RFC 5929 section 4.1); `None` where its signature does not say with
+    /// which hash function that would be.
+    pub(super) end_point: Option<Vec<u8>>,
     /// Whether it is the one whose key is published in `certs-example/`.
     pub(super) example: bool,
 }
@@ -45,6 +49,7 @@ impl Facts {
             addresses: Vec::new(),
             not_before: timestamp(body.validity().not_before),
             not_after: timestamp(body.validity().not_after),
+            end_point: end_point(der, &certificate.signature_algorithm().oid.to_string()),
             example: body
                 .subject()
                 .organization()
@@ -63,6 +68,22 @@ impl Facts {
         }
         Ok(facts)
     }
+}
+
+/// The hash function is that of the signature, and SHA-256 in place of those that are too weak by now.
+fn end_point(der: &[u8], signature_algorithm: &str) -> Option<Vec<u8>> {
+    let function = match signature_algorithm {
+        // MD5, SHA-1 and SHA-256, with RSA and ECDSA.
+        "1.2.840.113549.1.1.4"
+        | "1.2.840.113549.1.1.5"
+        | "1.2.840.113549.1.1.11"
+        | "1.2.840.10045.4.1"
+        | "1.2.840.10045.4.3.2" => &digest::SHA256,
+        "1.2.840.113549.1.1.12" | "1.2.840.10045.4.3.3" => &digest::SHA384,
+        "1.2.840.113549.1.1.13" | "1.2.840.10045.4.3.4" => &digest::SHA512,
+        _ => return None,
+    };
+    Some(digest::digest(function, der).as_ref().to_vec())
 }
 
 /// An iPAddress of RFC 5280 section 4.2.1.6: four octets or sixteen.

@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use serde_json::Value;
 
 use crate::daemon::{Daemon, HOSTNAME, field};
-use programs::{CLIENT_NAME, Client, PROGRAMS, lettre};
+use programs::{CLIENT_NAME, Client, PROGRAMS, gsasl, lettre, msmtp};
 use wire::Wire;
 
 mod asking;
@@ -439,6 +439,51 @@ fn programs_do_not_trust_somebody_elses_certificate() {
     for (name, client) in PROGRAMS {
         somebody_elses_certificate_is_not_trusted(name, client);
     }
+}
+
+/// GNU SASL wrote its SCRAM after the RFCs as we did, and checks our signature; msmtp sends a message with it.
+#[test]
+#[ignore = "needs gsasl and msmtp: .ci/run installs them"]
+fn programs_log_in_with_scram() {
+    let mechanisms = "[auth]\nmechanisms = [\"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\"]\n";
+    let daemon = Daemon::serve(&[(ALICE, PASSWORD, &[])], mechanisms);
+    let message = &samples()[0].message;
+    for store in ["both", "scram"] {
+        daemon.set_password(ALICE, PASSWORD, store);
+        for mechanism in ["SCRAM-SHA-256", "SCRAM-SHA-256-PLUS"] {
+            let good = Submission {
+                mechanism,
+                ..Submission::new(&daemon, message)
+            };
+            let mark = daemon.log.mark();
+            let outcome = gsasl(&good);
+            assert!(outcome.accepted, "{mechanism}, {store}: {}", outcome.said);
+            assert!(outcome.said.contains("server trusted"), "{}", outcome.said);
+            let line = daemon.log.wait(mark, &["event=auth.accepted"]);
+            assert_eq!(field(&line, "mechanism"), Some(mechanism));
+            let wrong = Submission {
+                password: "Correct horse 7 battery",
+                ..good
+            };
+            let words = ["event=auth.refused", "reason=\"wrong password\""];
+            refuse("gsasl", gsasl, &wrong, "535 5.7.8", &words);
+        }
+        for listener in LISTENERS {
+            let good = Submission {
+                listener,
+                mechanism: "SCRAM-SHA-256",
+                ..Submission::new(&daemon, message)
+            };
+            submit("msmtp", msmtp, &good);
+            let wrong = Submission {
+                password: "Correct horse 7 battery",
+                ..good
+            };
+            let words = ["event=auth.refused", "reason=\"wrong password\""];
+            refuse("msmtp", msmtp, &wrong, "535 5.7.8", &words);
+        }
+    }
+    daemon.stop();
 }
 
 /// What `gatepost try` prints before anybody connects.

@@ -13,7 +13,7 @@ mod checks;
 type Check = fn(&[u8]);
 
 /// The name of a target, what it checks, and how many inputs it gets here: cheap ones get more.
-const TARGETS: [(&str, Check, u32); 12] = [
+const TARGETS: [(&str, Check, u32); 13] = [
     ("accounts", checks::check_accounts, 500),
     ("address", checks::check_address, 3000),
     ("author", checks::check_author, 3000),
@@ -25,6 +25,7 @@ const TARGETS: [(&str, Check, u32); 12] = [
     ("parameters", checks::check_parameters, 3000),
     ("reply", checks::check_reply, 1000),
     ("sasl", checks::check_sasl, 2000),
+    ("scram", checks::check_scram, 1000),
     ("session", checks::check_session, 2000),
 ];
 

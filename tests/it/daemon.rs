@@ -110,6 +110,21 @@ impl Daemon {
         String::from_utf8(succeeded(arguments, self.gatepost(arguments))).unwrap()
     }
 
+    /// Gives an account a password of which this is kept, and waits until that is in force.
+    pub(crate) fn set_password(&self, name: &str, password: &str, store: &str) {
+        let mark = self.log.mark();
+        let arguments = [
+            "account",
+            "password",
+            name,
+            "--password-stdin",
+            "--store",
+            store,
+        ];
+        done_with_input(self.folder(), &arguments, password);
+        self.log.wait(mark, &["event=reload", "what=accounts"]);
+    }
+
     /// Adds an account as an operator does, while the daemon runs or before.
     pub(crate) fn add_account(&self, account: NewAccount<'_>) {
         add_account(self.folder(), account);
@@ -174,16 +189,21 @@ fn add_account(folder: &Path, (name, password, send_as): NewAccount<'_>) {
     for pattern in send_as {
         arguments.extend(["--send-as", pattern]);
     }
-    let mut process = command(folder, &arguments)
+    done_with_input(folder, &arguments, password);
+}
+
+/// Runs a `gatepost` command that reads one line and has to succeed; what it prints.
+fn done_with_input(folder: &Path, arguments: &[&str], line: &str) -> Vec<u8> {
+    let mut process = command(folder, arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .spawn()
         .unwrap();
     let mut input = process.stdin.take().unwrap();
-    input.write_all(format!("{password}\n").as_bytes()).unwrap();
+    input.write_all(format!("{line}\n").as_bytes()).unwrap();
     drop(input);
-    succeeded(&arguments, process.wait_with_output().unwrap());
+    succeeded(arguments, process.wait_with_output().unwrap())
 }
 
 /// What a process that has to succeed printed.

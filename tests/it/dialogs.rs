@@ -11,6 +11,7 @@ use gatepost::decision::{Limit, Refusal, Verdict};
 use gatepost::envelope::{MessageId, Receipt};
 use gatepost::event::Event;
 use gatepost::policy::{Limiter, Policy, PolicySettings};
+use gatepost::sasl::{ChannelBindings, Mechanism};
 use gatepost::server::ServerLimits;
 use gatepost::session::{Link, Profile, Session, Step, TlsFacts};
 use gatepost::smtp::extension::Extension;
@@ -157,6 +158,13 @@ fn parse(path: &Path) -> Dialogue {
 
 fn set(dialogue: &mut Dialogue, words: &str) {
     let (name, value) = words.split_once(' ').unwrap();
+    if name == "mechanisms" {
+        let names = value.split(' ');
+        dialogue.profile.mechanisms = names
+            .map(|name| Mechanism::from_name(name).unwrap())
+            .collect();
+        return;
+    }
     let number: u64 = value.parse().unwrap();
     let profile = &mut dialogue.profile;
     let at_most = number.try_into().map_or(Limit::Unlimited, Limit::AtMost);
@@ -268,6 +276,10 @@ fn facts() -> TlsFacts {
     TlsFacts {
         version: "TLSv1.3".to_owned(),
         cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+        bindings: ChannelBindings {
+            exporter: Some(*b"what both ends of a channel know"),
+            server_end_point: None,
+        },
     }
 }
 
@@ -332,6 +344,10 @@ impl Memory {
                 Step::Check(ask) => {
                     let answer = self.accounts.answer(ask.claim());
                     ask.answer(answer);
+                }
+                Step::LookUp(ask) => {
+                    let offer = self.accounts.offer(ask.name());
+                    ask.answer(offer);
                 }
                 Step::Close => {
                     self.closed = true;

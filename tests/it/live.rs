@@ -11,6 +11,7 @@ mod foreign;
 mod harness;
 mod load;
 mod log;
+mod logins;
 mod mounts;
 mod reload;
 mod secrets;

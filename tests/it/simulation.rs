@@ -396,6 +396,11 @@ impl World {
                     }
                     Err(refusal) => ask.answer(Err(refusal)),
                 },
+                Step::LookUp(ask) => {
+                    assert!(client.under_tls);
+                    let offer = self.accounts.offer(ask.name());
+                    ask.answer(offer);
+                }
                 Step::Check(ask) => {
                     assert!(client.under_tls);
                     let answer = self.accounts.answer(ask.claim());
@@ -575,6 +580,7 @@ fn tls_facts() -> TlsFacts {
     TlsFacts {
         version: "TLSv1.3".to_owned(),
         cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+        ..TlsFacts::default()
     }
 }
 

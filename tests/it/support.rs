@@ -1,9 +1,12 @@
 //! What several tests share: chance, a small world of accounts, and a server in this process.
 
 use std::net::{IpAddr, SocketAddr};
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use gatepost::account::{BoxFuture, CredentialStore};
 use gatepost::audit::Audit;
 use gatepost::clock::Now;
@@ -12,6 +15,7 @@ use gatepost::decision::{
 };
 use gatepost::policy::{Limiter, Policy, PolicySettings};
 use gatepost::queue::{Spool, SpoolSettings};
+use gatepost::sasl::scram::{Keys, Offer, Verifier};
 use gatepost::server::{Generation, Listen, Listener, ServerLimits, Services, TlsStart};
 use gatepost::session::Profile;
 use gatepost::tls::{MinimumVersion, Tls, TlsSettings};
@@ -108,15 +112,23 @@ impl FixedAccounts {
                 ),
                 "secret",
             ),
+            (account("user", true, &["user@example.org"]), "pencil"),
         ])
     }
 
     pub(crate) fn answer(&self, claim: &Claim) -> Result<Authentication, Unavailable> {
-        let Claim::Password {
-            authorization_identity,
-            authentication_identity,
-            password,
-        } = claim;
+        let (authorization_identity, authentication_identity) = match claim {
+            Claim::Password {
+                authorization_identity,
+                authentication_identity,
+                ..
+            }
+            | Claim::Scram {
+                authorization_identity,
+                authentication_identity,
+                ..
+            } => (authorization_identity, authentication_identity),
+        };
         if authentication_identity == "busy" {
             return Err(Unavailable("overloaded".to_owned()));
         }
@@ -128,7 +140,11 @@ impl FixedAccounts {
         else {
             return refuse(RefusedLogin::UnknownAccount);
         };
-        if password.expose() != right.as_bytes() {
+        let matches = match claim {
+            Claim::Password { password, .. } => password.expose() == right.as_bytes(),
+            Claim::Scram { proof, .. } => proof.matched.is_some(),
+        };
+        if !matches {
             refuse(RefusedLogin::WrongPassword)
         } else if !account.enabled {
             refuse(RefusedLogin::Disabled)
@@ -137,6 +153,26 @@ impl FixedAccounts {
         } else {
             Ok(Authentication::Accept(Arc::clone(account)))
         }
+    }
+
+    /// Everybody has the salt and the nonce of the example in RFC 7677 section 3.
+    pub(crate) fn offer(&self, name: &str) -> Result<Offer, Unavailable> {
+        if name == "busy" {
+            return Err(Unavailable("overloaded".to_owned()));
+        }
+        let salt = BASE64_STANDARD.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
+        let iterations = NonZeroU32::new(4096).unwrap();
+        let verifier = match self.0.iter().find(|(account, _)| account.name == name) {
+            Some((_, password)) => {
+                let keys = Keys::derive(password.as_bytes(), &salt, iterations);
+                Verifier::new(&[keys]).unwrap()
+            }
+            None => Verifier::nobodys(salt, iterations),
+        };
+        Ok(Offer {
+            verifier: Arc::new(verifier),
+            nonce: "%hvYDpWUa2RaTCAfuxFIlj)hNlF$k0".to_owned(),
+        })
     }
 }
 
@@ -147,6 +183,10 @@ impl CredentialStore for FixedAccounts {
         _: IpAddr,
     ) -> BoxFuture<'a, Result<Authentication, Unavailable>> {
         Box::pin(async move { self.answer(claim) })
+    }
+
+    fn scram_offer<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Offer, Unavailable>> {
+        Box::pin(async move { self.offer(name) })
     }
 
     fn account(&self, name: &str) -> Option<Arc<Account>> {

@@ -168,6 +168,10 @@ fn no_finding_shows_a_password() {
         ("password = \"$argon2id$@", '"'),
         ("pasword = @", '"'),
         ("hash = @", '"'),
+        ("scram = @", '"'),
+        ("scram = \"SCRAM-SHA-256$4096:@", '"'),
+        ("scam = @", '"'),
+        ("scram @", '"'),
         ("password = @", ' '),
         ("password = \"@", ' '),
         ("password = [@]", '"'),
@@ -278,4 +282,38 @@ fn an_open_file_is_warned_about() {
         });
         assert_eq!(said, warned, "{mode:o}");
     }
+}
+
+#[test]
+fn scram_keys() {
+    const KEYS: &str = "SCRAM-SHA-256$4096:W22ZaJ0SNY7soEsUEjb6gQ==$WG5d8oPm3OtcPnkdi4Uo7BkeZkBFzpcXkuLmtbsT4qY=:wfPLwcE6nTWhTAmQ7tl2KeoiWGPlZqQxSrmfPwDl2dU=";
+    let entry = |more: &str| format!("[[account]]\nname = \"a@b.example\"\n{more}\n");
+    let both = entry(&format!("password = \"{HASH}\"\nscram = \"{KEYS}\""));
+    let (directory, warnings) = parse(&both).unwrap();
+    assert_eq!(warnings, []);
+    let record = directory.find("a@b.example").unwrap();
+    assert!(record.scram.is_some() && !record.password_is_scram());
+    let alone = entry(&format!("scram = \"{KEYS}\""));
+    let (directory, warnings) = parse(&alone).unwrap();
+    assert_eq!(warnings, []);
+    let record = directory.find("a@b.example").unwrap();
+    assert!(record.scram.is_some() && record.password_is_scram());
+    for (broken, expected) in [
+        (
+            KEYS.replace("4096", "1000"),
+            "accounts.toml:3:9: account `a@b.example`: the keys take 1000 iterations: 4096 to 1000000 are allowed",
+        ),
+        (
+            KEYS.replace("256", "1"),
+            "accounts.toml:3:9: account `a@b.example`: the keys are not SCRAM keys",
+        ),
+    ] {
+        let said = said(&alone.replace(KEYS, &broken));
+        assert!(said.starts_with(expected), "{said}");
+    }
+    let said = said(&entry("scram = 7"));
+    assert!(
+        said.starts_with("accounts.toml:3:9: account `a@b.example`: scram is not a text"),
+        "{said}"
+    );
 }

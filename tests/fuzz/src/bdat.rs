@@ -177,6 +177,7 @@ impl World {
                         }
                     });
                 }
+                Step::LookUp(_) => unreachable!("nobody logs in by SCRAM"),
                 Step::Report(_) => {}
                 Step::Send(reply) => {
                     check_reply_lines(&reply);

@@ -4,15 +4,21 @@
 //! corpus and with random input on every `cargo test`. A check panics when its property does not hold, and never
 //! otherwise. What the octets of an input mean is said at each check; [`Script`] reads them.
 
+use std::num::NonZeroU32;
 use std::path::Path;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
+use aws_lc_rs::{digest, hmac, pbkdf2};
 use gatepost::account::directory::Directory;
 use gatepost::config;
 use gatepost::decision::{Claim, SenderPattern};
 use gatepost::envelope::MessageId;
 use gatepost::message::{Header, HeaderSection, Progress, Trace, parse_author};
-use gatepost::sasl::{Exchange, Mechanism, Turn, decode_response, encode_challenge};
+use gatepost::sasl::scram::{Keys, Offer, Verifier};
+use gatepost::sasl::{
+    ChannelBindings, Exchange, Mechanism, Turn, decode_response, encode_challenge,
+};
+use gatepost::secret::Secret;
 use gatepost::smtp::address::{Domain, ForwardPath, Mailbox, ReversePath};
 use gatepost::smtp::command::{Command, Parameter};
 use gatepost::smtp::framing::{Frame, Framer, FramingError, Mode};
@@ -345,9 +351,9 @@ pub fn check_address(data: &[u8]) {
 /// latest, and the claim holds what the client sent and nothing else.
 pub fn check_sasl(data: &[u8]) {
     let mut script = Script(data);
-    let mechanism = Mechanism::ALL[script.below(Mechanism::ALL.len())];
+    let mechanism = [Mechanism::Login, Mechanism::Plain][script.below(2)];
     let mut initial = script.below(2) == 1;
-    let mut exchange = Exchange::new(mechanism);
+    let mut exchange = Exchange::new(mechanism, &ChannelBindings::default());
     if !initial {
         assert!(matches!(exchange.step(None), Ok(Turn::Challenge(_))));
     }
@@ -379,12 +385,146 @@ pub fn check_sasl(data: &[u8]) {
                 ];
                 match mechanism {
                     Mechanism::Plain => assert_eq!(claimed.join(&0), responses[0]),
-                    Mechanism::Login => assert_eq!(claimed[1..], responses),
+                    _ => assert_eq!(claimed[1..], responses),
                 }
+                assert_eq!(exchange.last_challenge(), None);
                 return;
             }
+            Ok(other) => panic!("{other:?} is for SCRAM"),
         }
     }
+}
+
+/// The input: which mechanism and bindings, the store's secrets, then a client: its name and nonce, and what it
+/// changes on the way.
+///
+/// A faithful client is understood and proven right, whatever its name; one that knows no secret, or whose last message
+/// was changed on the way in any octet, proves nothing; and no messages lead to a proof without a secret.
+pub fn check_scram(data: &[u8]) {
+    let mut script = Script(data);
+    let shape = script.octet();
+    let (plus, offered) = (shape & 1 != 0, shape & 2 != 0);
+    let bindings = ChannelBindings {
+        exporter: (plus || offered).then_some([shape; 32]),
+        server_end_point: None,
+    };
+    let mechanism = match plus {
+        true => Mechanism::ScramSha256Plus,
+        false => Mechanism::ScramSha256,
+    };
+    let password = [script.octet(), script.octet()];
+    let salt = [script.octet(); 8];
+    let right = Keys::derive(&password, &salt, *ITERATIONS);
+    let wrong = Keys::derive(b"third", &salt, *ITERATIONS);
+    let keys = match shape & 12 {
+        0 => vec![right],
+        4 => vec![wrong.clone(), right],
+        _ => vec![wrong],
+    };
+    let known = shape & 12 <= 4;
+    let offer = || Offer {
+        verifier: Arc::new(Verifier::new(&keys).expect("they share their salt")),
+        nonce: "server".to_owned(),
+    };
+
+    let name_length = usize::from(script.octet());
+    let name = String::from_utf8_lossy(script.take(name_length)).replace('\0', "-");
+    let written = name.replace('=', "=3D").replace(',', "=2C");
+    let header = if plus { "p=tls-exporter,," } else { "n,," };
+    let bare = format!("n={written},r=client{shape}");
+    let mut exchange = Exchange::new(mechanism, &bindings);
+    let first = Secret::new(format!("{header}{bare}").into_bytes());
+    match exchange.step(Some(&first)) {
+        Ok(Turn::LookUp(found)) => assert_eq!(found, name),
+        Err(_) => assert!(name.is_empty()),
+        Ok(other) => panic!("{other:?}"),
+    }
+    if !name.is_empty() {
+        let Ok(Turn::Challenge(server_first)) = exchange.found(offer()) else {
+            panic!("an offer leads to a challenge");
+        };
+        let server_first = String::from_utf8(server_first).expect("ASCII");
+        let binding = if plus { &[shape; 32][..] } else { &[] };
+        let (last, signature) =
+            scram_answer(&password, &salt, header, binding, &bare, &server_first);
+        let mut sent = last.clone().into_bytes();
+        if shape & 16 != 0 {
+            let place = usize::from(script.octet()) % sent.len();
+            sent[place] ^= script.octet();
+        }
+        let changed = sent != last.as_bytes();
+        match exchange.step(Some(&Secret::new(sent))) {
+            Ok(Turn::Check(Claim::Scram {
+                authentication_identity,
+                proof,
+                ..
+            })) => {
+                assert_eq!(authentication_identity, name);
+                assert_eq!(proof.matched.is_some(), known && !changed);
+                let expected = proof.matched.map(|_| signature.into_bytes());
+                assert_eq!(exchange.last_challenge(), expected);
+            }
+            Err(_) => assert!(changed),
+            Ok(other) => panic!("{other:?}"),
+        }
+    }
+
+    // What is left of the input are messages of somebody who knows nothing.
+    let mut exchange = Exchange::new(mechanism, &bindings);
+    for message in script.0.split(|&byte| byte == b'\n') {
+        match exchange.step(Some(&Secret::new(message.to_vec()))) {
+            Ok(Turn::LookUp(name)) => {
+                assert!(!name.is_empty() && !name.contains('\0'));
+                assert!(matches!(exchange.found(offer()), Ok(Turn::Challenge(_))));
+            }
+            Ok(Turn::Check(Claim::Scram { proof, .. })) => assert_eq!(proof.matched, None),
+            Ok(other) => panic!("{other:?}"),
+            Err(_) => return,
+        }
+    }
+}
+
+static ITERATIONS: LazyLock<NonZeroU32> =
+    LazyLock::new(|| NonZeroU32::new(1).expect("it is not zero"));
+
+/// The last message of a client, and the server's that it expects (RFC 5802 section 3).
+fn scram_answer(
+    password: &[u8],
+    salt: &[u8],
+    header: &str,
+    binding: &[u8],
+    bare: &str,
+    server_first: &str,
+) -> (String, String) {
+    let hmac = |key: &[u8], text: &[u8]| {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        hmac::sign(&key, text).as_ref().to_vec()
+    };
+    let mut salted = [0; 32];
+    pbkdf2::derive(
+        pbkdf2::PBKDF2_HMAC_SHA256,
+        *ITERATIONS,
+        salt,
+        password,
+        &mut salted,
+    );
+    let client_key = hmac(&salted, b"Client Key");
+    let stored_key = digest::digest(&digest::SHA256, &client_key);
+    let (nonce, _) = server_first.split_once(",s=").expect("a salt");
+    let bound = encode_challenge(&[header.as_bytes(), binding].concat());
+    let without_proof = format!("c={bound},{nonce}");
+    let auth_message = format!("{bare},{server_first},{without_proof}");
+    let signature = hmac(stored_key.as_ref(), auth_message.as_bytes());
+    let proof: Vec<u8> = client_key
+        .iter()
+        .zip(&signature)
+        .map(|(key, octet)| key ^ octet)
+        .collect();
+    let server_signature = hmac(&hmac(&salted, b"Server Key"), auth_message.as_bytes());
+    (
+        format!("{without_proof},p={}", encode_challenge(&proof)),
+        format!("v={}", encode_challenge(&server_signature)),
+    )
 }
 
 // --------------------------------------------------------------------------------------------------- messages

@@ -1,6 +1,7 @@
 //! The session under a random client and a random world.
 
 use std::collections::HashSet;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::{Arc, LazyLock};
 use std::time::Duration;
@@ -12,7 +13,8 @@ use gatepost::decision::{
 };
 use gatepost::envelope::{MessageId, Receipt};
 use gatepost::event::Event;
-use gatepost::sasl::Mechanism;
+use gatepost::sasl::scram::{Offer, Verifier};
+use gatepost::sasl::{ChannelBindings, Mechanism};
 use gatepost::session::{Link, Profile, Session, Step, TlsFacts};
 use gatepost::smtp::reply::Reply;
 
@@ -58,6 +60,7 @@ pub fn check_session(data: &[u8]) {
         under_tls: shape & 1 == 0,
         draft: None,
         appended_all: true,
+        admitted: false,
         authenticated: false,
         allowed_sender: false,
         allowed_recipients: 0,
@@ -86,8 +89,17 @@ pub(super) fn tls_facts() -> TlsFacts {
     TlsFacts {
         version: "TLSv1.3".to_owned(),
         cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
+        bindings: ChannelBindings {
+            exporter: Some([7; 32]),
+            server_end_point: None,
+        },
     }
 }
+
+static NOBODY: LazyLock<Arc<Verifier>> = LazyLock::new(|| {
+    let iterations = NonZeroU32::new(4096).expect("it is not zero");
+    Arc::new(Verifier::nobodys(vec![0; 16], iterations))
+});
 
 pub(super) static ALICE: LazyLock<Arc<Account>> = LazyLock::new(|| {
     let origin = Origin {
@@ -154,6 +166,8 @@ struct World<'a> {
     draft: Option<MessageId>,
     /// Nothing of the present draft was refused by the disk.
     appended_all: bool,
+    /// A claim was accepted; the exchange may still have a last word.
+    admitted: bool,
     authenticated: bool,
     allowed_sender: bool,
     allowed_recipients: usize,
@@ -366,14 +380,22 @@ impl World<'_> {
                         ask.answer(Ok(id));
                     }
                 }
+                Step::LookUp(ask) => {
+                    assert!(self.under_tls && !self.authenticated);
+                    ask.answer(match choice {
+                        0..=219 => Ok(Offer {
+                            verifier: Arc::clone(&NOBODY),
+                            nonce: "server-nonce".to_owned(),
+                        }),
+                        _ => Err(Unavailable("overloaded".to_owned())),
+                    });
+                }
                 Step::Check(ask) => {
                     assert!(self.under_tls && !self.authenticated);
-                    let Claim::Password { .. } = ask.claim();
+                    let (Claim::Password { .. } | Claim::Scram { .. }) = ask.claim();
+                    self.admitted = choice < 220;
                     ask.answer(match choice {
-                        0..=219 => {
-                            self.authenticated = true;
-                            Ok(Authentication::Accept(Arc::clone(&ALICE)))
-                        }
+                        0..=219 => Ok(Authentication::Accept(Arc::clone(&ALICE))),
                         220..=239 => Ok(Authentication::Refuse {
                             reason: RefusedLogin::WrongPassword,
                             name: None,
@@ -472,7 +494,10 @@ impl World<'_> {
 
     fn note(&mut self, event: &Event) {
         match event {
-            Event::AuthAccepted { .. } => assert!(self.authenticated),
+            Event::AuthAccepted { .. } => {
+                assert!(self.admitted && !self.authenticated);
+                self.authenticated = true;
+            }
             Event::MessageAccepted { id, .. } => {
                 assert!(self.ids.contains(id));
                 self.accepted_events += 1;

@@ -109,7 +109,7 @@ fn curl(submission: &Submission<'_>) -> Outcome {
     call.run(&[]).sent(submission.message)
 }
 
-fn msmtp(submission: &Submission<'_>) -> Outcome {
+pub(super) fn msmtp(submission: &Submission<'_>) -> Outcome {
     msmtp_with(submission, &[])
 }
 
@@ -140,6 +140,22 @@ pub(super) fn msmtp_with(submission: &Submission<'_>, more: &[&str]) -> Outcome 
         call.arguments(&[recipient]);
     }
     call.run(submission.message).sent(submission.message)
+}
+
+/// It logs in and leaves; a message is not what it is for. It ends well only if the server has proven itself, too.
+pub(super) fn gsasl(submission: &Submission<'_>) -> Outcome {
+    let mut call = Call::new("gsasl");
+    let trusted = format!("--x509-ca-file={}", submission.certificate_text());
+    call.arguments(&["--smtp", "--starttls", "--verbose", &trusted]);
+    call.arguments(&["--mechanism", submission.mechanism]);
+    if submission.mechanism == "SCRAM-SHA-256" {
+        // Where it could bind, it does not log in unbound.
+        call.arguments(&["--no-cb"]);
+    }
+    call.arguments(&["--authentication-id", submission.account]);
+    call.arguments(&["--authorization-id", "", "--password", submission.password]);
+    call.arguments(&["localhost", &submission.port().to_string()]);
+    call.run(b"").sent(b"")
 }
 
 /// It writes the message itself and is given the body alone. What it sent it also files away.

@@ -48,6 +48,7 @@ pub(super) struct Settings {
     pub(super) hostname: &'static str,
     pub(super) listen: Vec<(String, &'static str)>,
     pub(super) tls: &'static str,
+    pub(super) auth: &'static str,
     pub(super) queue: &'static str,
     pub(super) limits: &'static str,
     pub(super) account_limits: &'static str,
@@ -65,6 +66,7 @@ impl Default for Settings {
                 ("127.0.0.1:0".to_owned(), "implicit"),
             ],
             tls: "",
+            auth: "",
             queue: "minimum_free = \"1MiB\"",
             limits: "",
             account_limits: "",
@@ -110,6 +112,7 @@ impl World {
             hostname,
             listen,
             tls,
+            auth,
             queue,
             limits,
             account_limits,
@@ -132,7 +135,8 @@ impl World {
              [queue]\ndirectory = \"queue\"\n{queue}\n\
              [limits]\n{limits}\n\
              [limits.account]\n{account_limits}\n\
-             [log]\n{log}\n"
+             [log]\n{log}\n\
+             [auth]\n{auth}\n"
         )
         .unwrap();
         self.replace("gatepost.toml", &text);
@@ -697,6 +701,18 @@ impl Client {
             Stream::Tls(stream) => stream.conn.peer_certificates().unwrap()[0].to_vec(),
             Stream::Between | Stream::Plain(_) => panic!("no TLS"),
         }
+    }
+
+    /// What both ends of this TLS connection know, and nobody else (RFC 9266).
+    pub(super) fn exporter(&self) -> Vec<u8> {
+        let Stream::Tls(stream) = &self.stream else {
+            panic!("no TLS");
+        };
+        let label = b"EXPORTER-Channel-Binding";
+        let exported = stream
+            .conn
+            .export_keying_material([0; 32], label, Some(b""));
+        exported.unwrap().to_vec()
     }
 
     /// Leaves without a word: with the end of the stream, or with a reset.

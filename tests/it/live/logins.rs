@@ -1,0 +1,255 @@
+//! Ways to log in, over real TLS: SCRAM bound to the channel and unbound, and what strangers learn from it.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use aws_lc_rs::{digest, hmac, pbkdf2};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
+use gatepost::sasl::scram::Keys;
+use gatepost::server::TlsStart;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
+use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
+
+use super::harness::{ALICE, Client, DOORS, Daemon, PASSWORD, Settings, World, account};
+
+const SCRAM_ONLY: &str = "scram@example.org";
+const ACCEPTED: &str = "235 2.7.0 authentication succeeded";
+const FAILED: &str = "535 5.7.8 authentication failed";
+
+fn keys(password: &str) -> String {
+    let iterations = NonZeroU32::new(4096).unwrap();
+    Keys::derive(password.as_bytes(), b"salt of 16 bytes", iterations).to_text()
+}
+
+/// Alice has a hash and SCRAM keys, the other one keys alone.
+fn world() -> World {
+    let world = World::new(Settings {
+        auth: "mechanisms = [\"SCRAM-SHA-256-PLUS\", \"SCRAM-SHA-256\", \"PLAIN\"]",
+        ..Settings::default()
+    });
+    let accounts = account(ALICE, PASSWORD, &format!("scram = \"{}\"", keys(PASSWORD)))
+        + &format!(
+            "[[account]]\nname = \"{SCRAM_ONLY}\"\nscram = \"{}\"\n",
+            keys(PASSWORD)
+        );
+    world.replace("accounts.toml", &accounts);
+    world
+}
+
+fn base64(text: impl AsRef<[u8]>) -> String {
+    BASE64_STANDARD.encode(text)
+}
+
+fn challenge(reply: &str) -> String {
+    let challenge = reply
+        .strip_prefix("334 ")
+        .unwrap_or_else(|| panic!("no challenge: {reply}"));
+    String::from_utf8(BASE64_STANDARD.decode(challenge).unwrap()).unwrap()
+}
+
+/// The salt that the server asks `name` to use.
+fn salt(client: &mut Client, name: &str) -> String {
+    let first = base64(format!("n,,n={name},r=abc"));
+    let asked = challenge(&client.ask(&format!("AUTH SCRAM-SHA-256 {first}")));
+    client.expect("*", "501 5.7.0 ");
+    let (_, salt) = asked.split_once(",s=").unwrap();
+    salt.to_owned()
+}
+
+/// A whole exchange of a client that is written after RFC 5802 alone. It checks the server's signature.
+fn scram(client: &mut Client, header: &str, binding: &[u8], name: &str, password: &str) -> String {
+    let mechanism = match header.starts_with("p=") {
+        true => "SCRAM-SHA-256-PLUS",
+        false => "SCRAM-SHA-256",
+    };
+    let bare = format!("n={name},r=fyko+d2lbbFgONRv9qkxdawL");
+    let asked = client.ask(&format!(
+        "AUTH {mechanism} {}",
+        base64(format!("{header}{bare}"))
+    ));
+    if !asked.starts_with("334 ") {
+        return asked;
+    }
+    let server_first = challenge(&asked);
+    let part = |key: &str| {
+        let mut parts = server_first.split(',');
+        parts.find_map(|part| part.strip_prefix(key)).unwrap()
+    };
+    let hmac = |key: &[u8], text: &[u8]| {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, key);
+        hmac::sign(&key, text).as_ref().to_vec()
+    };
+    let mut salted = [0; 32];
+    pbkdf2::derive(
+        pbkdf2::PBKDF2_HMAC_SHA256,
+        part("i=").parse().unwrap(),
+        &BASE64_STANDARD.decode(part("s=")).unwrap(),
+        password.as_bytes(),
+        &mut salted,
+    );
+    let client_key = hmac(&salted, b"Client Key");
+    let stored_key = digest::digest(&digest::SHA256, &client_key);
+    let bound = base64([header.as_bytes(), binding].concat());
+    let without_proof = format!("c={bound},r={}", part("r="));
+    let auth_message = format!("{bare},{server_first},{without_proof}");
+    let signature = hmac(stored_key.as_ref(), auth_message.as_bytes());
+    let proof: Vec<u8> = client_key
+        .iter()
+        .zip(signature)
+        .map(|(one, other)| one ^ other)
+        .collect();
+    let reply = client.ask(&base64(format!("{without_proof},p={}", base64(proof))));
+    if !reply.starts_with("334 ") {
+        return reply;
+    }
+    let server_signature = hmac(&hmac(&salted, b"Server Key"), auth_message.as_bytes());
+    assert_eq!(challenge(&reply), format!("v={}", base64(server_signature)));
+    client.ask("")
+}
+
+/// A client's settings for one version of TLS.
+fn speaking(certificate: &str, version: &'static SupportedProtocolVersion) -> Arc<ClientConfig> {
+    let mut roots = RootCertStore::empty();
+    roots
+        .add(CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap())
+        .unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[version])
+        .unwrap()
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    Arc::new(config)
+}
+
+#[test]
+fn scram_without_binding() {
+    let world = world();
+    let daemon = world.start();
+    for door in DOORS {
+        for name in [ALICE, SCRAM_ONLY] {
+            let mut client = Client::secured(&daemon, door);
+            assert_eq!(scram(&mut client, "n,,", b"", name, "guess"), FAILED);
+            // A password in the form that SASLprep gives it; the server keeps no other.
+            assert_eq!(scram(&mut client, "n,,", b"", name, PASSWORD), ACCEPTED);
+            daemon.event("auth.accepted", |event| {
+                event["account"] == name && event["mechanism"] == "SCRAM-SHA-256"
+            });
+        }
+    }
+    // What is kept for SCRAM will do for PLAIN, too.
+    for (password, reply) in [("guess", FAILED), (PASSWORD, ACCEPTED)] {
+        let mut client = Client::secured(&daemon, TlsStart::Implicit);
+        assert_eq!(client.login(SCRAM_ONLY, password), reply);
+    }
+    daemon.stop();
+}
+
+#[test]
+fn scram_bound_to_the_channel() {
+    let world = world();
+    let mut daemon = world.start();
+    let end_point = |client: &Client| {
+        digest::digest(&digest::SHA256, &client.certificate())
+            .as_ref()
+            .to_vec()
+    };
+    let (exporter, end_point_header) = ("p=tls-exporter,,", "p=tls-server-end-point,,");
+
+    daemon.trusted = speaking(&world.certificate(), &rustls::version::TLS13);
+    for door in DOORS {
+        let mut client = Client::secured(&daemon, door);
+        let binding = client.exporter();
+        assert_eq!(
+            scram(&mut client, exporter, &binding, ALICE, PASSWORD),
+            ACCEPTED
+        );
+        daemon.event("auth.accepted", |event| {
+            event["mechanism"] == "SCRAM-SHA-256-PLUS"
+        });
+        let mut client = Client::secured(&daemon, door);
+        let binding = end_point(&client);
+        assert_eq!(
+            scram(&mut client, end_point_header, &binding, ALICE, PASSWORD),
+            ACCEPTED
+        );
+        // Somebody in the middle has another channel to us than the client has to them.
+        let binding = Client::secured(&daemon, door).exporter();
+        let mut client = Client::secured(&daemon, door);
+        assert_eq!(
+            scram(&mut client, exporter, &binding, ALICE, PASSWORD),
+            FAILED
+        );
+        // Or they take the offer away.
+        assert_eq!(scram(&mut client, "y,,", b"", ALICE, PASSWORD), FAILED);
+    }
+
+    // No binding that suits every client: it is not offered, and whoever has one that suits us can use it.
+    daemon.trusted = speaking(&world.certificate(), &rustls::version::TLS12);
+    let mut client = Client::secured(&daemon, TlsStart::Implicit);
+    client.say("EHLO again");
+    while !client.line().starts_with("250 AUTH SCRAM-SHA-256 PLAIN") {}
+    let binding = client.exporter();
+    assert_eq!(
+        scram(&mut client, exporter, &binding, ALICE, PASSWORD),
+        FAILED
+    );
+    let binding = end_point(&client);
+    assert_eq!(
+        scram(&mut client, end_point_header, &binding, ALICE, PASSWORD),
+        ACCEPTED
+    );
+    let mut client = Client::secured(&daemon, TlsStart::Implicit);
+    assert_eq!(scram(&mut client, "y,,", b"", ALICE, PASSWORD), ACCEPTED);
+    daemon.stop();
+}
+
+/// A salt says nothing about whether there is such an account: not by itself, not when it is asked for again, and not
+/// after a restart.
+#[test]
+fn salts_of_nobody() {
+    let world = world();
+    let hashed = account("hashed@example.org", PASSWORD, "");
+    let accounts = std::fs::read_to_string(world.path("accounts.toml")).unwrap();
+    world.replace("accounts.toml", &(accounts + &hashed));
+    let names = [
+        ALICE,
+        "nobody@example.org",
+        "hashed@example.org",
+        "other@example.org",
+    ];
+    let ask = |daemon: &Daemon| {
+        let mut client = Client::secured(daemon, TlsStart::Implicit);
+        names.map(|name| salt(&mut client, name))
+    };
+    let daemon = world.start();
+    let first = ask(&daemon);
+    assert_eq!(ask(&daemon), first);
+    let shapes: std::collections::BTreeSet<usize> = first.iter().map(String::len).collect();
+    assert_eq!(shapes.len(), 1, "{first:?}");
+    assert!(
+        first.iter().all(|salt| salt.ends_with(",i=4096")),
+        "{first:?}"
+    );
+    let different: std::collections::BTreeSet<&String> = first.iter().collect();
+    assert_eq!(different.len(), names.len());
+    let mut client = Client::secured(&daemon, TlsStart::Implicit);
+    assert_eq!(
+        scram(&mut client, "n,,", b"", "hashed@example.org", PASSWORD),
+        FAILED
+    );
+    daemon.event("auth.refused", |event| {
+        event["reason"] == "account has no SCRAM keys"
+    });
+    assert_eq!(
+        scram(&mut client, "n,,", b"", "nobody@example.org", PASSWORD),
+        FAILED
+    );
+    daemon.event("auth.refused", |event| event["reason"] == "no such account");
+    daemon.stop();
+    let daemon = world.start();
+    assert_eq!(ask(&daemon), first, "a restart changes nobody's salt");
+    daemon.stop();
+}
