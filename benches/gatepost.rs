@@ -115,6 +115,7 @@ fn account() -> Arc<Account> {
         recipients_per_day: None,
         note: None,
         origin,
+        credential: None,
     })
 }
 

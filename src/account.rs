@@ -22,11 +22,12 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::clock::Now;
-use crate::decision::{Account, Authentication, Claim, RefusedLogin, Unavailable};
+use crate::decision::{Account, Authentication, Claim, Credential, RefusedLogin, Unavailable};
 use crate::diagnostic::Finding;
 use crate::sasl::scram::{Offer, Proof};
 use crate::secret::Secret;
 
+pub mod credential;
 pub mod directory;
 pub mod edit;
 pub mod file;
@@ -38,7 +39,7 @@ pub mod scram;
 pub mod state;
 pub mod stored;
 
-use directory::{Directory, Record};
+use directory::{CredentialRecord, Directory};
 use hashing::Hasher;
 use identity::{prepare_name, prepare_password};
 use password::MEMORY_KIB_MAX;
@@ -65,8 +66,9 @@ pub trait CredentialStore: Send + Sync {
     /// some all the same, in the same time, that no proof fits.
     fn scram_offer<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Offer, Unavailable>>;
 
-    /// The account as it stands now; `None` if it was removed. For sessions that outlive a reload.
-    fn account(&self, name: &str) -> Option<Arc<Account>>;
+    /// The same login as it stands now; `None` if its account or its credential was removed, or the credential has
+    /// expired. For sessions that outlive a reload.
+    fn account(&self, login: &Account) -> Option<Arc<Account>>;
 }
 
 /// What the operator can set about logins.
@@ -149,8 +151,11 @@ impl Accounts {
     /// Writes what is remembered of logins to its file, if anything changed. Blocks on the disk.
     pub fn save_memory(&self) -> std::io::Result<bool> {
         let state = self.state.load_full();
-        self.memory
-            .save(|account, _| state.directory.find(account).is_some())
+        self.memory.save(|account, credential| {
+            let record = state.directory.find(account);
+            let credential = Some(credential).filter(|name| !name.is_empty());
+            record.is_some_and(|record| record.login(credential).is_some())
+        })
     }
 
     /// Reads the same file again. After an error everything stays as it was. Blocks on the disk.
@@ -221,21 +226,40 @@ impl Accounts {
                 .iter()
                 .filter(|record| !record.account.enabled)
                 .count(),
-            without_password: records
-                .iter()
-                .filter(|record| record.password.is_none())
-                .count(),
+            without_password: records.iter().filter(|record| !record.has_secret()).count(),
         }
     }
 
-    /// The accounts that have a password and no SCRAM keys, in the order of the file.
+    /// The secrets that have no SCRAM keys, in the order of the file: the names of accounts, and of credentials.
     pub fn without_scram(&self) -> Vec<String> {
         let state = self.state.load();
-        let records = state.directory.records().iter();
-        records
-            .filter(|record| record.password.is_some() && record.scram.is_none())
-            .map(|record| record.account.name.clone())
-            .collect()
+        let mut names = Vec::new();
+        for record in state.directory.records() {
+            let account = &record.account.name;
+            if record.password.is_some() && !record.has_scram() {
+                names.push(account.clone());
+            }
+            let without = record
+                .credentials
+                .iter()
+                .filter(|credential| !credential.has_scram);
+            names.extend(without.map(|one| format!("{account} ({})", one.credential.name)));
+        }
+        names
+    }
+
+    /// The credentials that are good for nothing any more, each as account and name.
+    pub fn expired(&self, now: Now) -> Vec<(String, String)> {
+        let state = self.state.load();
+        let mut expired = Vec::new();
+        for record in state.directory.records() {
+            for CredentialRecord { credential, .. } in &record.credentials {
+                if has_expired(credential, now) {
+                    expired.push((record.account.name.clone(), credential.name.clone()));
+                }
+            }
+        }
+        expired
     }
 
     async fn check_password(
@@ -258,6 +282,14 @@ impl Accounts {
             .clone()
             .unwrap_or_else(|| Arc::clone(state.directory.dummy()));
         let candidate = prepared.unwrap_or_else(|_| Secret::from("unusable"));
+        // The credentials first: they cost next to nothing, and for a name that has none the same.
+        let secret_hash = credential::hash(&candidate);
+        if let Some(name) = name.as_deref().ok().filter(|_| usable)
+            && let Some(record) = state.directory.find(name)
+            && let Some(credential) = record.credential_with(&secret_hash)
+        {
+            return self.admit(&credential.account, identities, client);
+        }
         // Bound to what is stored: what was remembered under an earlier password is of no use to anybody.
         let code = state
             .remembered
@@ -309,7 +341,7 @@ impl Accounts {
         if !matches || verified.is_none() {
             return refuse(RefusedLogin::WrongPassword, Some(name));
         }
-        self.admit(record, identities, client)
+        self.admit(&record.account, identities, client)
     }
 
     async fn check_scram(
@@ -325,9 +357,14 @@ impl Accounts {
             .ok()
             .and_then(|name| state.directory.find(name));
         let reason = match (record, record.and_then(|record| record.scram.as_ref())) {
-            (Some(record), Some(verifier)) if verifier.same_as(&proof.verifier) => {
-                match proof.matched {
-                    Some(_) => return self.admit(record, identities, client),
+            (Some(record), Some(scram)) if scram.verifier.same_as(&proof.verifier) => {
+                let owner = proof.matched.and_then(|index| scram.owners.get(index));
+                let login = owner.and_then(|owner| match owner {
+                    None => Some(&record.account),
+                    Some(index) => Some(&record.credentials.get(*index)?.account),
+                });
+                match login {
+                    Some(account) => return self.admit(account, identities, client),
                     None => RefusedLogin::WrongPassword,
                 }
             }
@@ -347,35 +384,43 @@ impl Accounts {
         refuse(reason, name)
     }
 
-    /// Whether an account whose secret was right may log in now and from there.
+    /// Whether a login whose secret was right may come in now and from there.
     fn admit(
         &self,
-        record: &Record,
+        account: &Arc<Account>,
         identities: Identities<'_>,
         client: IpAddr,
     ) -> Result<Authentication, Unavailable> {
-        let account = &record.account;
-        let name = || Some(account.name.clone());
-        let client = client.to_canonical();
-        let address_allowed = account.allow_from.is_empty()
-            || account
-                .allow_from
-                .iter()
-                .any(|network| network.contains(&client));
+        let now = Now::read();
+        let credential = account.credential.as_deref();
         let for_itself = identities.authorization.is_empty()
             || prepare_name(identities.authorization)
                 .is_ok_and(|identity| identity == account.name);
-        if !account.enabled {
-            refuse(RefusedLogin::Disabled, name())
-        } else if !address_allowed {
-            refuse(RefusedLogin::AddressNotAllowed, name())
+        let reason = if !account.enabled {
+            RefusedLogin::Disabled
+        } else if credential.is_some_and(|credential| has_expired(credential, now)) {
+            RefusedLogin::Expired
+        } else if !account.allows_from(client) {
+            RefusedLogin::AddressNotAllowed
         } else if !for_itself {
-            refuse(RefusedLogin::AuthorizationIdentity, name())
+            RefusedLogin::AuthorizationIdentity
         } else {
-            self.memory.used(&account.name, "", Now::read().wall);
-            Ok(Authentication::Accept(Arc::clone(account)))
-        }
+            let credential = account.credential_name().unwrap_or_default();
+            self.memory.used(&account.name, credential, now.wall);
+            return Ok(Authentication::Accept(Arc::clone(account)));
+        };
+        Ok(Authentication::Refuse {
+            reason,
+            name: Some(account.name.clone()),
+            credential: account.credential_name().map(str::to_owned),
+        })
     }
+}
+
+fn has_expired(credential: &Credential, now: Now) -> bool {
+    credential
+        .expires
+        .is_some_and(|expires| now.wall >= expires)
 }
 
 /// Whom a claim names, as the client wrote it.
@@ -386,7 +431,11 @@ struct Identities<'c> {
 }
 
 fn refuse(reason: RefusedLogin, name: Option<String>) -> Result<Authentication, Unavailable> {
-    Ok(Authentication::Refuse { reason, name })
+    Ok(Authentication::Refuse {
+        reason,
+        name,
+        credential: None,
+    })
 }
 
 fn changed_meanwhile() -> Unavailable {
@@ -439,7 +488,8 @@ impl CredentialStore for Accounts {
             let verifier = name
                 .ok()
                 .and_then(|name| state.directory.find(&name))
-                .and_then(|record| record.scram.clone());
+                .and_then(|record| record.scram.as_ref())
+                .map(|scram| Arc::clone(&scram.verifier));
             let nonce = scram::nonce()
                 .ok_or_else(|| Unavailable("the system has no randomness".to_owned()))?;
             Ok(Offer {
@@ -450,12 +500,14 @@ impl CredentialStore for Accounts {
         Box::pin(std::future::ready(offer()))
     }
 
-    fn account(&self, name: &str) -> Option<Arc<Account>> {
+    fn account(&self, login: &Account) -> Option<Arc<Account>> {
         let state = self.state.load();
-        state
-            .directory
-            .find(name)
-            .map(|record| Arc::clone(&record.account))
+        let record = state.directory.find(&login.name)?;
+        let account = record.login(login.credential_name())?;
+        match account.credential.as_deref() {
+            Some(credential) if has_expired(credential, Now::read()) => None,
+            _ => Some(Arc::clone(account)),
+        }
     }
 }
 
@@ -504,6 +556,13 @@ mod tests {
         }
     }
 
+    /// The account as it stands.
+    fn named(accounts: &Accounts, name: &str) -> Option<Arc<Account>> {
+        let state = accounts.state.load();
+        let record = state.directory.find(name)?;
+        accounts.account(&record.account)
+    }
+
     fn runtime() -> tokio::runtime::Runtime {
         tokio::runtime::Builder::new_current_thread()
             .build()
@@ -515,7 +574,7 @@ mod tests {
         let check = accounts.check(claim, client.parse().unwrap());
         match runtime().block_on(check).unwrap() {
             Authentication::Accept(account) => format!("accept {}", account.name),
-            Authentication::Refuse { reason, name } => {
+            Authentication::Refuse { reason, name, .. } => {
                 format!("{reason:?} {}", name.as_deref().unwrap_or("-"))
             }
         }
@@ -636,6 +695,124 @@ mod tests {
     }
 
     #[test]
+    fn credentials_and_their_answers() {
+        let secrets = [(); 4].map(|()| credential::generate().unwrap());
+        let entry_of = |name: &str, index: usize, more: &str| {
+            let kept = secrets[index].1.to_text();
+            format!("[[account.credential]]\nname = \"{name}\"\nsecret = \"{kept}\"\n{more}\n")
+        };
+        let source = entry("alice@example.org", &hash_of("secret"))
+            + "allow_from = [\"192.0.2.0/24\", \"198.51.100.0/24\"]\n"
+            + &entry_of(
+                "scanner",
+                0,
+                "allow_from = [\"198.51.100.7\", \"203.0.113.0/24\"]",
+            )
+            + &entry_of("old", 1, "expires = 2020-01-01")
+            + "[[account]]\nname = \"off@example.org\"\ndisabled = true\n"
+            + &entry_of("scanner", 2, "")
+            + "[[account]]\nname = \"none@example.org\"\n"
+            + &entry_of("scanner", 3, "");
+        let (accounts, _directory) = open(&source);
+        let alice = "alice@example.org";
+        let secret = |index: usize| secrets[index].0.expose();
+        let said = |name: &str, password: &[u8], client: &str| {
+            let check = claim("", name, password);
+            let check = accounts.check(&check, client.parse().unwrap());
+            match runtime().block_on(check).unwrap() {
+                Authentication::Accept(account) => {
+                    format!("accept {}", account.credential_name().unwrap_or("-"))
+                }
+                Authentication::Refuse {
+                    reason, credential, ..
+                } => {
+                    format!("{reason:?} {}", credential.as_deref().unwrap_or("-"))
+                }
+            }
+        };
+        // From where both may, and from nowhere else.
+        assert_eq!(said(alice, secret(0), "198.51.100.7"), "accept scanner");
+        assert_eq!(
+            said(alice, secret(0), "192.0.2.1"),
+            "AddressNotAllowed scanner"
+        );
+        assert_eq!(
+            said(alice, secret(0), "203.0.113.1"),
+            "AddressNotAllowed scanner"
+        );
+        assert_eq!(said(alice, b"secret", "192.0.2.1"), "accept -");
+        assert_eq!(said(alice, secret(1), "192.0.2.1"), "Expired old");
+        assert_eq!(
+            said("off@example.org", secret(2), "192.0.2.1"),
+            "Disabled scanner"
+        );
+        // The secret of another account, or none of the account's.
+        assert_eq!(said(alice, secret(2), "192.0.2.1"), "WrongPassword -");
+        assert_eq!(
+            said("nobody@example.org", secret(0), "192.0.2.1"),
+            "UnknownAccount -"
+        );
+        assert_eq!(
+            said("none@example.org", b"secret", "192.0.2.1"),
+            "WrongPassword -"
+        );
+        assert_eq!(
+            said("none@example.org", secret(3), "192.0.2.1"),
+            "accept scanner"
+        );
+        assert_eq!(accounts.summary().without_password, 0);
+        let expired = accounts.expired(Now::read());
+        assert_eq!(expired, [(alice.to_owned(), "old".to_owned())]);
+        for (credential, used) in [("scanner", true), ("", true), ("old", false)] {
+            let last = accounts.memory.last_used(alice, credential);
+            assert_eq!(last.is_some(), used, "{credential:?}");
+        }
+        // No password hash is computed for a credential, and one for whatever else is tried.
+        accounts.state.load().hasher.close();
+        assert_eq!(said(alice, secret(0), "198.51.100.7"), "accept scanner");
+        let wrong = claim("", alice, b"wrong");
+        let check = accounts.check(&wrong, "192.0.2.1".parse().unwrap());
+        assert!(runtime().block_on(check).is_err());
+    }
+
+    #[test]
+    fn a_login_ends_with_its_credential() {
+        let (secret, kept) = credential::generate().unwrap();
+        let alone = entry("alice@example.org", &hash_of("secret"));
+        let with = |more: &str| {
+            let kept = kept.to_text();
+            format!(
+                "{alone}[[account.credential]]\nname = \"scanner\"\nsecret = \"{kept}\"\n{more}\n"
+            )
+        };
+        let (accounts, directory) = open(&with(""));
+        let file = directory.path().join("accounts.toml");
+        let claim = Claim::Password {
+            authorization_identity: String::new(),
+            authentication_identity: "alice@example.org".to_owned(),
+            password: secret,
+        };
+        let check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+        let Ok(Authentication::Accept(login)) = runtime().block_on(check) else {
+            panic!("it is accepted");
+        };
+        let now = |source: String| {
+            std::fs::write(&file, source).unwrap();
+            accounts.reload().unwrap();
+            accounts.account(&login)
+        };
+        let narrowed = now(with("rcpt_allow = [\"*@example.org\"]")).unwrap();
+        assert_eq!(narrowed.credential.as_ref().unwrap().rcpt_allow.len(), 1);
+        assert!(now(with("expires = 2020-01-01")).is_none());
+        assert!(now(with("expires = 2999-01-01")).is_some());
+        assert!(
+            now(alone.clone()).is_none(),
+            "the account is there, the credential is not"
+        );
+        assert!(now(with("disabled = true").replace("disabled = true", "")).is_some());
+    }
+
+    #[test]
     fn what_cannot_be_prepared_is_not_what_stands_in_for_it() {
         let (accounts, _directory) = open(&entry("a@b.example", &hash_of("unusable")));
         let answer = answer(&accounts, &claim("", "a@b.example", b""), "192.0.2.1");
@@ -656,21 +833,21 @@ mod tests {
             std::fs::write(&file, broken).unwrap();
             let findings = accounts.reload().unwrap_err();
             assert!(findings.iter().any(Finding::is_error));
-            assert!(accounts.account("alice@example.org").is_some(), "{broken}");
+            assert!(named(&accounts, "alice@example.org").is_some(), "{broken}");
         }
         std::fs::remove_file(&file).unwrap();
         assert!(accounts.reload().is_err());
-        assert!(accounts.account("alice@example.org").is_some());
+        assert!(named(&accounts, "alice@example.org").is_some());
 
         std::fs::write(&file, alice.replace("alice", "bob") + "disabled = true\n").unwrap();
         let (summary, _) = accounts.reload().unwrap();
         assert_eq!((summary.accounts, summary.disabled), (1, 1));
-        assert!(accounts.account("alice@example.org").is_none());
-        assert!(!accounts.account("bob@example.org").unwrap().enabled);
+        assert!(named(&accounts, "alice@example.org").is_none());
+        assert!(!named(&accounts, "bob@example.org").unwrap().enabled);
 
         std::fs::write(&file, "# nobody any more\n").unwrap();
         assert_eq!(accounts.reload().unwrap().0.accounts, 0);
-        assert!(accounts.account("bob@example.org").is_none());
+        assert!(named(&accounts, "bob@example.org").is_none());
     }
 
     #[test]

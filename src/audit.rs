@@ -91,23 +91,31 @@ impl Audit {
         );
         let client = client.as_str();
         match event {
-            Event::AuthAccepted { account, mechanism } => {
+            Event::AuthAccepted {
+                account,
+                credential,
+                mechanism,
+            } => {
+                let credential = credential.as_deref();
                 tracing::info!(
                     event = "auth.accepted",
                     session,
                     client,
                     port,
                     account,
+                    credential,
                     mechanism
                 );
             }
             Event::AuthRefused {
                 account,
+                credential,
                 mechanism,
                 reply,
                 reason,
             } => {
-                let (account, reply) = (account.as_deref(), (reply, reply.to_string()));
+                let (account, credential) = (account.as_deref(), credential.as_deref());
+                let reply = (reply, reply.to_string());
                 refused!(
                     reply.0,
                     event = "auth.refused",
@@ -115,6 +123,7 @@ impl Audit {
                     client,
                     port,
                     account,
+                    credential,
                     mechanism,
                     reply = reply.1,
                     reason
@@ -164,6 +173,7 @@ impl Audit {
             }
             Event::MessageAccepted {
                 account,
+                credential,
                 id,
                 size,
                 recipients,
@@ -171,12 +181,14 @@ impl Audit {
                 message_id,
             } => {
                 let (id, message_id) = (id.as_str(), message_id.as_deref());
+                let credential = credential.as_deref();
                 tracing::info!(
                     event = "message.accepted",
                     session,
                     client,
                     port,
                     account,
+                    credential,
                     id,
                     size,
                     recipients,
@@ -502,6 +514,7 @@ mod tests {
     fn refusal(reason: &str) -> Event {
         Event::AuthRefused {
             account: None,
+            credential: None,
             mechanism: Some("PLAIN"),
             reply: Reply::authentication_failed(),
             reason: reason.to_owned(),
@@ -565,6 +578,7 @@ mod tests {
         );
         let unavailable = Event::AuthRefused {
             account: None,
+            credential: None,
             mechanism: None,
             reply: Reply::authentication_unavailable(),
             reason: "x".to_owned(),

@@ -5,12 +5,14 @@
 //! answer, not an error.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::path::Path;
 use std::sync::Arc;
 
 use ipnet::IpNet;
 
+use crate::clock::Timestamp;
 use crate::sasl::scram::Proof;
 use crate::secret::Secret;
 use crate::smtp::address::{Domain, ForwardPath, Mailbox, ReversePath};
@@ -122,7 +124,64 @@ impl fmt::Display for SenderPattern {
     }
 }
 
-/// One account, as the accounts file describes it, without its password.
+/// One entry of `rcpt_allow`: whom one may send to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RecipientPattern(SenderPattern);
+
+/// Why a text is not a [`RecipientPattern`].
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("`{0}` is not an address, `*@domain` or `*`")]
+pub struct RecipientPatternError(pub String);
+
+impl RecipientPattern {
+    /// Parses an entry of `rcpt_allow`. Domains may be written in Unicode.
+    pub fn parse(text: &str) -> Result<Self, RecipientPatternError> {
+        match SenderPattern::parse(text) {
+            Ok(SenderPattern::Null) | Err(_) => Err(RecipientPatternError(text.to_owned())),
+            Ok(pattern) => Ok(Self(pattern)),
+        }
+    }
+
+    /// Whether the pattern allows the forward-path. `<postmaster>` without a domain is allowed by `*` alone.
+    pub fn allows(&self, path: &ForwardPath) -> bool {
+        match path {
+            ForwardPath::Mailbox(mailbox) => self.0.allows(mailbox),
+            ForwardPath::Postmaster => self.0 == SenderPattern::Any,
+        }
+    }
+}
+
+impl fmt::Display for RecipientPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+/// One of the further secrets of an account, for one device or program, and what a login with it may do. It narrows
+/// what the account may and never widens it: wherever it says something, both must allow.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Credential {
+    /// Its name within the account.
+    pub name: String,
+    /// From when on it is good for nothing.
+    pub expires: Option<Timestamp>,
+    /// From which networks; empty narrows nothing.
+    pub allow_from: Vec<IpNet>,
+    /// As whom it may send, each with its place in the file; empty narrows nothing.
+    pub send_as: Vec<(SenderPattern, Origin)>,
+    /// Whom it may send to, each with its place in the file; empty narrows nothing.
+    pub rcpt_allow: Vec<(RecipientPattern, Origin)>,
+    /// A limit beside that of the account, and where it is written.
+    pub messages_per_hour: Option<(Limit, Origin)>,
+    /// Likewise.
+    pub recipients_per_day: Option<(Limit, Origin)>,
+    /// The operator's own remark.
+    pub note: Option<String>,
+    /// Where it stands in the accounts file.
+    pub origin: Origin,
+}
+
+/// One account, as the accounts file describes it, without its secrets; and as what somebody is logged in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Account {
     /// What the client logs in as, in its compared form (SASLprep, domain part in lower case).
@@ -141,6 +200,75 @@ pub struct Account {
     pub note: Option<String>,
     /// Where it stands in the accounts file.
     pub origin: Origin,
+    /// The credential that was used to log in; `None` for the account's own password.
+    pub credential: Option<Arc<Credential>>,
+}
+
+impl Account {
+    /// The name of the credential that was used to log in.
+    pub fn credential_name(&self) -> Option<&str> {
+        self.credential.as_ref().map(|credential| &*credential.name)
+    }
+
+    /// Whether a login may come from there.
+    pub fn allows_from(&self, client: IpAddr) -> bool {
+        let client = client.to_canonical();
+        let allows = |networks: &[IpNet]| {
+            networks.is_empty() || networks.iter().any(|network| network.contains(&client))
+        };
+        allows(&self.allow_from)
+            && self
+                .credential
+                .as_ref()
+                .is_none_or(|credential| allows(&credential.allow_from))
+    }
+
+    /// Where it is written that it may send as whom `allows` knows: the narrowest place, if all that say anything about
+    /// it allow it. Else the place that does not.
+    pub fn sender_origin(
+        &self,
+        allows: impl Fn(&SenderPattern) -> bool,
+    ) -> Result<&Origin, &Origin> {
+        let find = |patterns: &'_ [(SenderPattern, Origin)]| {
+            patterns.iter().position(|(pattern, _)| allows(pattern))
+        };
+        let own = match find(&self.send_as) {
+            Some(index) => &self.send_as[index].1,
+            None => {
+                return Err(self
+                    .send_as
+                    .first()
+                    .map_or(&self.origin, |(_, origin)| origin));
+            }
+        };
+        match self
+            .credential
+            .as_deref()
+            .map(|credential| &*credential.send_as)
+        {
+            None | Some([]) => Ok(own),
+            Some(patterns @ [(_, first), ..]) => match find(patterns) {
+                Some(index) => Ok(&patterns[index].1),
+                None => Err(first),
+            },
+        }
+    }
+
+    /// Where it is written that it may send to `path`; `Ok(None)` if nothing is said about that.
+    pub fn recipient_origin(&self, path: &ForwardPath) -> Result<Option<&Origin>, &Origin> {
+        match self
+            .credential
+            .as_deref()
+            .map(|credential| &*credential.rcpt_allow)
+        {
+            None | Some([]) => Ok(None),
+            Some(patterns @ [(_, first), ..]) => patterns
+                .iter()
+                .find(|(pattern, _)| pattern.allows(path))
+                .map(|(_, origin)| Some(origin))
+                .ok_or(first),
+        }
+    }
 }
 
 /// Who a client claims to be: what a finished SASL exchange has to say.
@@ -178,6 +306,8 @@ pub enum Authentication {
         /// The name to put into the log: an account that exists, or a name that is plainly a slip of the pen for one.
         /// Any other text stays out, because people type passwords into the wrong field.
         name: Option<String>,
+        /// The credential whose secret it was, where it was one.
+        credential: Option<String>,
     },
 }
 
@@ -193,6 +323,9 @@ pub enum RefusedLogin {
     /// `disabled = true`.
     #[error("account is disabled")]
     Disabled,
+    /// The credential's `expires` has come.
+    #[error("credential has expired")]
+    Expired,
     /// SCRAM, for an account that has a password and no SCRAM keys.
     #[error("account has no SCRAM keys")]
     NoScramKeys,

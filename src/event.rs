@@ -23,6 +23,8 @@ pub enum Event {
     AuthAccepted {
         /// Who logged in.
         account: String,
+        /// With which credential; `None` for the account's own password.
+        credential: Option<String>,
         /// With which mechanism.
         mechanism: &'static str,
     },
@@ -30,6 +32,8 @@ pub enum Event {
     AuthRefused {
         /// Who tried, where it is fit for a log (see [`crate::decision::Authentication`]).
         account: Option<String>,
+        /// With which credential, where it was one's secret.
+        credential: Option<String>,
         /// With which mechanism, where one was begun.
         mechanism: Option<&'static str>,
         /// What the client heard.
@@ -58,6 +62,8 @@ pub enum Event {
     MessageAccepted {
         /// Who sent it.
         account: String,
+        /// With which credential; `None` for the account's own password.
+        credential: Option<String>,
         /// Its name in the queue.
         id: MessageId,
         /// Octets stored.

@@ -7,15 +7,15 @@
 use std::sync::Arc;
 
 use crate::clock::{Now, Timestamp};
-use crate::decision::{Account, Limit, Origin, Question, Refusal, Rule, SenderPattern, Verdict};
-use crate::smtp::address::{Mailbox, ReversePath};
+use crate::decision::{Account, Limit, Origin, Question, Refusal, Rule, Verdict};
+use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::reply::Reply;
 
 pub mod limit;
 mod window;
 
 pub use limit::Limiter;
-use limit::{Kind, Room};
+use limit::{Kind, NoRoom, Room};
 
 /// `[limits.account]`: what holds for every account that says nothing else.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,16 +60,26 @@ impl Policy {
         let Question::Message { recipients } = question else {
             return self.foresee(account, question, now);
         };
-        let [messages, to_recipients] = self.limits(account);
-        let taken = self.limiter.take(
-            &account.name,
-            [(messages.limit, 1), (to_recipients.limit, recipients)],
-            now,
-        );
-        match taken {
-            Ok(()) => Verdict::Allow(messages.rule()),
-            Err((Kind::Messages, room)) => messages.refuse(account, 1, room),
-            Err((Kind::Recipients, room)) => to_recipients.refuse(account, recipients, room),
+        let holders = self.limits(account);
+        let wanted: Vec<_> = holders
+            .iter()
+            .map(|holder| {
+                let [messages, to_recipients] = &holder.limits;
+                (
+                    holder.key.as_str(),
+                    [(messages.limit, 1), (to_recipients.limit, recipients)],
+                )
+            })
+            .collect();
+        match self.limiter.take(&wanted, now) {
+            Ok(()) => Verdict::Allow(holders[0].limits[0].rule()),
+            Err(NoRoom { holder, kind, room }) => {
+                let more = match kind {
+                    Kind::Messages => 1,
+                    Kind::Recipients => recipients,
+                };
+                holders[holder].refuse(kind, more, room)
+            }
         }
     }
 
@@ -77,25 +87,22 @@ impl Policy {
     pub fn foresee(&self, account: &Account, question: Question<'_>, now: Now) -> Verdict {
         match question {
             Question::Author { from, sender } => author(account, from, sender),
-            Question::Message { recipients } => {
-                let [messages, to_recipients] = self.limits(account);
-                match self.look(account, &messages, 1, now) {
-                    Verdict::Allow(_) => self.look(account, &to_recipients, recipients, now),
-                    refused => refused,
-                }
-            }
-            Question::Recipient { accepted, .. } => {
-                let [_, to_recipients] = self.limits(account);
-                self.look(account, &to_recipients, accepted.saturating_add(1), now)
-            }
+            Question::Message { recipients } => match self.look(account, Kind::Messages, 1, now) {
+                Verdict::Allow(_) => self.look(account, Kind::Recipients, recipients, now),
+                refused => refused,
+            },
+            Question::Recipient {
+                forward_path,
+                accepted,
+            } => match recipient(account, forward_path) {
+                Some(refused) => refused,
+                None => self.look(account, Kind::Recipients, accepted.saturating_add(1), now),
+            },
             Question::Sender { reverse_path } => match sender(account, reverse_path) {
-                Verdict::Allow(rule) => {
-                    let [messages, _] = self.limits(account);
-                    match self.look(account, &messages, 1, now) {
-                        Verdict::Allow(_) => Verdict::Allow(rule),
-                        refused => refused,
-                    }
-                }
+                Verdict::Allow(rule) => match self.look(account, Kind::Messages, 1, now) {
+                    Verdict::Allow(_) => Verdict::Allow(rule),
+                    refused => refused,
+                },
                 refused => refused,
             },
         }
@@ -103,86 +110,132 @@ impl Policy {
 
     /// Gives back what `Allow` to a [`Question::Message`] with so many recipients used up, because its commit failed.
     pub fn refund(&self, account: &Account, recipients: u64, now: Now) {
-        self.limiter.give_back(&account.name, [1, recipients], now);
-    }
-
-    /// How far the account's limits are used up: messages per hour, recipients per day.
-    pub fn usage(&self, account: &Account, now: Now) -> [Usage; 2] {
-        self.limits(account).map(|limit| {
-            let room = self
-                .limiter
-                .room(&account.name, limit.kind, limit.limit, 1, now);
-            Usage {
-                name: limit.kind.name(),
-                limit: limit.limit,
-                origin: limit.origin,
-                used: self.limiter.used(&account.name, limit.kind, now),
-                frees_at: match room {
-                    Room::Frees(at) => Some(at),
-                    Room::Enough | Room::Never => None,
-                },
-            }
-        })
-    }
-
-    fn look(&self, account: &Account, limit: &AccountLimit, more: u64, now: Now) -> Verdict {
-        match self
-            .limiter
-            .room(&account.name, limit.kind, limit.limit, more, now)
-        {
-            Room::Enough => Verdict::Allow(limit.rule()),
-            room => limit.refuse(account, more, room),
+        for holder in self.limits(account) {
+            self.limiter.give_back(&holder.key, [1, recipients], now);
         }
     }
 
-    /// The account's limits: its own where it has one, else those for all.
-    fn limits(&self, account: &Account) -> [AccountLimit; 2] {
-        let choose =
-            |kind, own: &Option<(Limit, Origin)>, general: &(Limit, Option<Origin>)| match own {
-                Some((limit, origin)) => AccountLimit {
-                    kind,
-                    limit: *limit,
-                    origin: Some(origin.clone()),
-                },
-                None => AccountLimit {
-                    kind,
-                    limit: general.0,
-                    origin: general.1.clone(),
-                },
+    /// How far the limits of a login are used up: messages per hour and recipients per day of the account, then of its
+    /// credential, if that has limits of its own.
+    pub fn usage(&self, account: &Account, now: Now) -> Vec<Usage> {
+        let mut usage = Vec::new();
+        for holder in self.limits(account) {
+            for limit in holder.limits {
+                let room = self
+                    .limiter
+                    .room(&holder.key, limit.kind, limit.limit, 1, now);
+                usage.push(Usage {
+                    name: limit.kind.name(),
+                    limit: limit.limit,
+                    origin: limit.origin,
+                    used: self.limiter.used(&holder.key, limit.kind, now),
+                    frees_at: match room {
+                        Room::Frees(at) => Some(at),
+                        Room::Enough | Room::Never => None,
+                    },
+                });
+            }
+        }
+        usage
+    }
+
+    fn look(&self, account: &Account, kind: Kind, more: u64, now: Now) -> Verdict {
+        let holders = self.limits(account);
+        for holder in &holders {
+            let limit = holder.limit(kind);
+            match self.limiter.room(&holder.key, kind, limit.limit, more, now) {
+                Room::Enough => {}
+                room => return holder.refuse(kind, more, room),
+            }
+        }
+        Verdict::Allow(holders[0].limit(kind).rule())
+    }
+
+    /// Whose limits hold for a login: those of the account (its own, else those for all), and those of the credential
+    /// beside them. Never empty.
+    fn limits(&self, account: &Account) -> Vec<Holder> {
+        let limit = |kind, own: &Option<(Limit, Origin)>, otherwise: (Limit, Option<Origin>)| {
+            let (limit, origin) = match own {
+                Some((limit, origin)) => (*limit, Some(origin.clone())),
+                None => otherwise,
             };
-        [
-            choose(
-                Kind::Messages,
-                &account.messages_per_hour,
-                &self.settings.messages_per_hour,
-            ),
-            choose(
-                Kind::Recipients,
-                &account.recipients_per_day,
-                &self.settings.recipients_per_day,
-            ),
-        ]
+            OneLimit {
+                kind,
+                limit,
+                origin,
+            }
+        };
+        let mut holders = vec![Holder {
+            key: account.name.clone(),
+            shown: format!("account {}", account.name),
+            limits: [
+                limit(
+                    Kind::Messages,
+                    &account.messages_per_hour,
+                    self.settings.messages_per_hour.clone(),
+                ),
+                limit(
+                    Kind::Recipients,
+                    &account.recipients_per_day,
+                    self.settings.recipients_per_day.clone(),
+                ),
+            ],
+        }];
+        let none = || (Limit::Unlimited, None);
+        if let Some(credential) = &account.credential
+            && (credential.messages_per_hour.is_some() || credential.recipients_per_day.is_some())
+        {
+            holders.push(Holder {
+                // No name has a NUL in it.
+                key: format!("{}\0{}", account.name, credential.name),
+                shown: format!("credential {} of account {}", credential.name, account.name),
+                limits: [
+                    limit(Kind::Messages, &credential.messages_per_hour, none()),
+                    limit(Kind::Recipients, &credential.recipients_per_day, none()),
+                ],
+            });
+        }
+        holders
     }
 }
 
-/// A limit as it holds for one account.
-struct AccountLimit {
+/// Who has limits, and which: messages, recipients.
+struct Holder {
+    /// Under what the limiter knows it.
+    key: String,
+    /// For the operator.
+    shown: String,
+    limits: [OneLimit; 2],
+}
+
+/// A limit as it holds for somebody.
+struct OneLimit {
     kind: Kind,
     limit: Limit,
     origin: Option<Origin>,
 }
 
-impl AccountLimit {
+impl OneLimit {
     fn rule(&self) -> Rule {
         Rule {
             name: self.kind.name(),
             origin: self.origin.clone(),
         }
     }
+}
 
-    fn refuse(&self, account: &Account, more: u64, room: Room) -> Verdict {
-        let name = self.kind.name();
-        let allowed = match self.limit {
+impl Holder {
+    fn limit(&self, kind: Kind) -> &OneLimit {
+        match kind {
+            Kind::Messages => &self.limits[0],
+            Kind::Recipients => &self.limits[1],
+        }
+    }
+
+    fn refuse(&self, kind: Kind, more: u64, room: Room) -> Verdict {
+        let limit = self.limit(kind);
+        let name = kind.name();
+        let allowed = match limit.limit {
             Limit::AtMost(allowed) => allowed.get(),
             // Nothing is refused without a limit; were it, this would be the truth about it.
             Limit::Unlimited => u64::MAX,
@@ -192,36 +245,39 @@ impl AccountLimit {
             Room::Enough | Room::Never => "with fewer recipients".to_owned(),
         };
         let reason = format!(
-            "{name} = {allowed} of account {} leaves no room for {more} more, {frees}",
-            account.name
+            "{name} = {allowed} of {} leaves no room for {more} more, {frees}",
+            self.shown
         );
         Verdict::Refuse(Refusal {
             reply: Reply::account_limit(name, allowed, &frees),
             reason,
-            rule: Some(self.rule()),
+            rule: Some(limit.rule()),
         })
     }
 }
 
-/// Whether the account may use the reverse-path.
+/// Whether the login may use the reverse-path.
 fn sender(account: &Account, reverse_path: &ReversePath) -> Verdict {
-    match pattern_for(account, |pattern| pattern.allows_reverse_path(reverse_path)) {
-        Some(origin) => Verdict::Allow(send_as(origin)),
-        None => {
+    match account.sender_origin(|pattern| pattern.allows_reverse_path(reverse_path)) {
+        Ok(origin) => Verdict::Allow(send_as(origin)),
+        Err(origin) => {
             let shown = match reverse_path {
                 ReversePath::Mailbox(mailbox) => mailbox.to_string(),
                 ReversePath::Null => "<>".to_owned(),
             };
             Verdict::Refuse(Refusal {
                 reply: Reply::sender_not_owned(&account.name, &shown),
-                reason: format!("send_as of account {} does not allow {shown}", account.name),
-                rule: Some(send_as(first_origin(account))),
+                reason: format!(
+                    "send_as of {} does not allow {shown}",
+                    login(account, origin)
+                ),
+                rule: Some(send_as(origin)),
             })
         }
     }
 }
 
-/// Whether the account may use all of these addresses as author and sender.
+/// Whether the login may use all of these addresses as author and sender.
 fn author(account: &Account, from: &[Mailbox], sender: Option<&Mailbox>) -> Verdict {
     let mut rule = None;
     let fields = from
@@ -229,39 +285,58 @@ fn author(account: &Account, from: &[Mailbox], sender: Option<&Mailbox>) -> Verd
         .map(|mailbox| ("From", mailbox))
         .chain(sender.map(|mailbox| ("Sender", mailbox)));
     for (field, mailbox) in fields {
-        match pattern_for(account, |pattern| pattern.allows(mailbox)) {
-            Some(origin) => rule = rule.or(Some(send_as(origin))),
-            None => {
+        match account.sender_origin(|pattern| pattern.allows(mailbox)) {
+            Ok(origin) => rule = rule.or(Some(send_as(origin))),
+            Err(origin) => {
                 let address = mailbox.to_string();
                 return Verdict::Refuse(Refusal {
                     reply: Reply::author_not_owned(&account.name, field, &address),
                     reason: format!(
-                        "send_as of account {} does not allow {address} in {field}",
-                        account.name
+                        "send_as of {} does not allow {address} in {field}",
+                        login(account, origin)
                     ),
-                    rule: Some(send_as(first_origin(account))),
+                    rule: Some(send_as(origin)),
                 });
             }
         }
     }
-    Verdict::Allow(rule.unwrap_or_else(|| send_as(first_origin(account))))
+    Verdict::Allow(rule.unwrap_or_else(|| {
+        send_as(
+            account
+                .send_as
+                .first()
+                .map_or(&account.origin, |(_, origin)| origin),
+        )
+    }))
 }
 
-/// Where the first pattern that allows it is written.
-fn pattern_for(account: &Account, allows: impl Fn(&SenderPattern) -> bool) -> Option<&Origin> {
-    account
-        .send_as
-        .iter()
-        .find(|(pattern, _)| allows(pattern))
-        .map(|(_, origin)| origin)
+/// Why the login may not send to `path`; `None` if it may.
+fn recipient(account: &Account, path: &ForwardPath) -> Option<Verdict> {
+    let origin = account.recipient_origin(path).err()?;
+    Some(Verdict::Refuse(Refusal {
+        reply: Reply::recipient_not_allowed(&account.name, &path.to_string()),
+        reason: format!(
+            "rcpt_allow of {} does not allow {path}",
+            login(account, origin)
+        ),
+        rule: Some(Rule {
+            name: "rcpt_allow",
+            origin: Some(origin.clone()),
+        }),
+    }))
 }
 
-/// Where `send_as` begins, or the account where it has none.
-fn first_origin(account: &Account) -> &Origin {
-    account
-        .send_as
-        .first()
-        .map_or(&account.origin, |(_, origin)| origin)
+/// Whose rule it is, for the operator: the account's, or that of the credential which says something at `origin`.
+fn login(account: &Account, origin: &Origin) -> String {
+    let of_credential = account.credential.as_deref().filter(|credential| {
+        let mut senders = credential.send_as.iter().map(|(_, origin)| origin);
+        let mut recipients = credential.rcpt_allow.iter().map(|(_, origin)| origin);
+        senders.any(|own| own == origin) || recipients.any(|own| own == origin)
+    });
+    match of_credential {
+        Some(credential) => format!("credential {} of account {}", credential.name, account.name),
+        None => format!("account {}", account.name),
+    }
 }
 
 fn send_as(origin: &Origin) -> Rule {
@@ -278,7 +353,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::smtp::address::ForwardPath;
+    use crate::decision::{Credential, RecipientPattern, SenderPattern};
 
     const MINUTE: Duration = Duration::from_secs(60);
     const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -307,6 +382,7 @@ mod tests {
             recipients_per_day: None,
             note: None,
             origin: origin(1),
+            credential: None,
         }
     }
 
@@ -500,7 +576,12 @@ mod tests {
             assert!(matches!(send(), Verdict::Refuse(_)));
             policy.refund(&alice, 3, now.after(MINUTE * 2));
         }
-        assert_eq!(policy.usage(&alice, now).map(|usage| usage.used), [0, 0]);
+        let used: Vec<u64> = policy
+            .usage(&alice, now)
+            .iter()
+            .map(|usage| usage.used)
+            .collect();
+        assert_eq!(used, [0, 0]);
     }
 
     #[test]
@@ -517,7 +598,10 @@ mod tests {
         }
         let question = Question::Message { recipients: 4 };
         assert!(text(policy.foresee(&alice, question, now)).contains("with fewer recipients"));
-        let [messages, recipients] = policy.usage(&alice, now);
+        let usage = policy.usage(&alice, now);
+        let [messages, recipients] = usage.as_slice() else {
+            panic!("two limits: {usage:?}");
+        };
         assert_eq!((messages.used, recipients.used), (0, 0));
         assert_eq!((messages.frees_at, recipients.frees_at), (None, None));
     }
@@ -538,5 +622,154 @@ mod tests {
             });
             assert_ne!(allowed[0], allowed[1]);
         }
+    }
+
+    fn with_credential(account: Account, change: impl FnOnce(&mut Credential)) -> Account {
+        let mut credential = Credential {
+            name: "scanner".to_owned(),
+            expires: None,
+            allow_from: Vec::new(),
+            send_as: Vec::new(),
+            rcpt_allow: Vec::new(),
+            messages_per_hour: None,
+            recipients_per_day: None,
+            note: None,
+            origin: origin(40),
+        };
+        change(&mut credential);
+        Account {
+            credential: Some(Arc::new(credential)),
+            ..account
+        }
+    }
+
+    #[test]
+    fn a_credential_narrows_and_never_widens() {
+        let policy = policy(Limit::Unlimited, Limit::Unlimited);
+        let of = |patterns: &[&str]| {
+            patterns
+                .iter()
+                .map(|text| (SenderPattern::parse(text).unwrap(), origin(41)))
+                .collect()
+        };
+        let account = account(&["alice@example.org", "*@lists.example.org"]);
+        let silent = with_credential(account.clone(), |_| {});
+        let narrow = with_credential(account.clone(), |one| {
+            one.send_as = of(&["alice@example.org"])
+        });
+        let wide = with_credential(account, |one| one.send_as = of(&["*", "<>"]));
+        for (login, path, expected) in [
+            (&silent, "<x@lists.example.org>", "allow send_as@11"),
+            (&narrow, "<alice@example.org>", "allow send_as@41"),
+            (
+                &narrow,
+                "<x@lists.example.org>",
+                "send_as@41: 550 5.7.1 account alice@example.org may not send as x@lists.example.org",
+            ),
+            (&wide, "<x@lists.example.org>", "allow send_as@41"),
+            (
+                &wide,
+                "<bob@example.net>",
+                "send_as@10: 550 5.7.1 account alice@example.org may not send as bob@example.net",
+            ),
+            (
+                &wide,
+                "<>",
+                "send_as@10: 550 5.7.1 account alice@example.org may not send as <>",
+            ),
+        ] {
+            let reverse_path = ReversePath::parse(path.as_bytes()).unwrap();
+            let question = Question::Sender {
+                reverse_path: &reverse_path,
+            };
+            let verdict = policy.decide(login, question, ten_o_clock());
+            assert_eq!(text(verdict), expected, "{path}");
+            if let ReversePath::Mailbox(mailbox) = &reverse_path {
+                let question = Question::Author {
+                    from: std::slice::from_ref(mailbox),
+                    sender: None,
+                };
+                let allowed = matches!(
+                    policy.decide(login, question, ten_o_clock()),
+                    Verdict::Allow(_)
+                );
+                assert_eq!(allowed, expected.starts_with("allow"), "From: {path}");
+            }
+        }
+        let rcpt_allow = ["bob@example.net", "*@example.org"];
+        let narrow = with_credential(silent, |one| {
+            let patterns =
+                rcpt_allow.map(|text| (RecipientPattern::parse(text).unwrap(), origin(42)));
+            one.rcpt_allow = patterns.to_vec();
+        });
+        for (path, allowed) in [
+            ("<bob@example.net>", true),
+            ("<bob+tag@example.net>", true),
+            ("<anybody@EXAMPLE.org>", true),
+            ("<carol@example.net>", false),
+            ("<bob@sub.example.org>", false),
+            ("<postmaster>", false),
+        ] {
+            let forward_path = ForwardPath::parse(path.as_bytes()).unwrap();
+            let question = Question::Recipient {
+                forward_path: &forward_path,
+                accepted: 0,
+            };
+            let verdict = policy.decide(&narrow, question, ten_o_clock());
+            assert_eq!(matches!(verdict, Verdict::Allow(_)), allowed, "{path}");
+        }
+        for bad in ["<>", "", "nobody", "*@"] {
+            assert!(RecipientPattern::parse(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_credentials_limits_stand_beside_the_accounts() {
+        let limited = |messages: u64| {
+            with_credential(account(&["*"]), |one| {
+                one.messages_per_hour = Some((at_most(messages), origin(43)));
+            })
+        };
+        let policy = policy(at_most(3), at_most(100));
+        let now = ten_o_clock();
+        let message = || Question::Message { recipients: 2 };
+        let scanner = limited(1);
+        assert_eq!(
+            text(policy.decide(&scanner, message(), now)),
+            "allow messages_per_hour@77"
+        );
+        let refused = text(policy.decide(&scanner, message(), now));
+        assert!(
+            refused.starts_with("messages_per_hour@43: 450 4.7.28 limit messages_per_hour = 1"),
+            "{refused}"
+        );
+        // It costs the account nothing to be refused, and the account's own password is not held back.
+        let own = account(&["*"]);
+        assert_eq!(
+            text(policy.decide(&own, message(), now)),
+            "allow messages_per_hour@77"
+        );
+        // However much the credential may, the account's limit holds for it.
+        let wide = limited(1000);
+        assert_eq!(
+            text(policy.decide(&wide, message(), now)),
+            "allow messages_per_hour@77"
+        );
+        let refused = text(policy.decide(&wide, message(), now));
+        assert!(
+            refused.starts_with("messages_per_hour@77: 450 4.7.28"),
+            "{refused}"
+        );
+        let used = |login: &Account| -> Vec<u64> {
+            policy
+                .usage(login, now)
+                .iter()
+                .map(|usage| usage.used)
+                .collect()
+        };
+        assert_eq!(used(&scanner), [3, 6, 2, 4]);
+        policy.refund(&wide, 2, now);
+        assert_eq!(used(&scanner), [2, 4, 1, 2]);
+        assert_eq!(used(&own), [2, 4]);
     }
 }

@@ -7,10 +7,11 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
+use super::credential::{GeneratedSecret, SecretHash};
 use super::password::Parameters;
 use super::scram::Shape;
 use super::stored::{Cost, Stored};
-use crate::decision::Account;
+use crate::decision::{Account, Credential};
 use crate::sasl::scram::Verifier;
 use crate::smtp::address::Mailbox;
 
@@ -43,13 +44,71 @@ pub struct Record {
     /// What its password is compared with: a hash, else its SCRAM keys. Without either nobody can log in.
     pub password: Option<Arc<Stored>>,
     /// What SCRAM proofs are checked against.
-    pub scram: Option<Arc<Verifier>>,
+    pub scram: Option<ScramSecrets>,
+    /// Its further secrets, in the order of the file.
+    pub credentials: Vec<CredentialRecord>,
+}
+
+/// The SCRAM keys of an account and its credentials, which share one salt.
+#[derive(Clone, Debug)]
+pub struct ScramSecrets {
+    /// All of them.
+    pub verifier: Arc<Verifier>,
+    /// Whose each of them is: the account's own, or that of the credential with this index.
+    pub owners: Vec<Option<usize>>,
+}
+
+/// One credential and its secret.
+#[derive(Clone, Debug)]
+pub struct CredentialRecord {
+    /// The account as whoever logs in with it has it.
+    pub account: Arc<Account>,
+    /// What it says itself.
+    pub credential: Arc<Credential>,
+    /// Its secret.
+    pub(super) secret: GeneratedSecret,
+    /// Whether it has SCRAM keys.
+    pub has_scram: bool,
 }
 
 impl Record {
     /// Whether its password is compared with SCRAM keys, since there is no hash.
     pub fn password_is_scram(&self) -> bool {
         matches!(self.password.as_deref(), Some(Stored::Scram(_)))
+    }
+
+    /// Whether its own password has SCRAM keys.
+    pub fn has_scram(&self) -> bool {
+        self.scram
+            .as_ref()
+            .is_some_and(|scram| scram.owners.contains(&None))
+    }
+
+    /// Whether anybody could log in to it, disabled or not.
+    pub fn has_secret(&self) -> bool {
+        self.password.is_some() || !self.credentials.is_empty()
+    }
+
+    /// The credential of this name.
+    pub fn credential(&self, name: &str) -> Option<&CredentialRecord> {
+        self.credentials
+            .iter()
+            .find(|record| record.credential.name == name)
+    }
+
+    /// The credential whose secret this is.
+    pub(super) fn credential_with(&self, secret: &SecretHash) -> Option<&CredentialRecord> {
+        self.credentials
+            .iter()
+            .find(|record| record.secret.matches(secret))
+    }
+
+    /// The account as whoever is logged in with that credential, or with its own password, has it.
+    pub fn login(&self, credential: Option<&str>) -> Option<&Arc<Account>> {
+        match credential {
+            None => Some(&self.account),
+            Some(name) => self.credential(name).map(|record| &record.account),
+        }
     }
 }
 
@@ -75,8 +134,8 @@ impl Directory {
         });
         let dummy = Stored::dummy(usual.unwrap_or(default))
             .expect("parameters from a file are checked, and the default is within all ceilings");
-        let verifiers = records.iter().filter_map(|record| record.scram.as_ref());
-        let scram_shape = most_common(verifiers.map(|verifier| Shape::of(verifier)));
+        let scram = records.iter().filter_map(|record| record.scram.as_ref());
+        let scram_shape = most_common(scram.map(|scram| Shape::of(&scram.verifier)));
         Self {
             records,
             by_name,

@@ -15,10 +15,11 @@ use std::os::unix::fs::{
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Formatted, Item, Table, Value};
 
 use super::directory::Directory;
 use super::identity::prepare_name;
+use crate::clock::Timestamp;
 use crate::diagnostic::{Finding, nearest};
 
 /// How long an edit waits for another one, in pauses of [`LOCK_PAUSE`]: ten seconds. An edit holds the lock for a few
@@ -35,12 +36,16 @@ const TOP_COMMENT: &str = "# The accounts of gatepost. Edit it by hand or with `
 pub enum Edit {
     /// A new account.
     Add(NewAccount),
+    /// A new credential of an account.
+    AddCredential(NewCredential),
     /// `disabled = true`.
     Disable,
     /// `disabled = false`, where there was anything else.
     Enable,
     /// The entry goes, with the comment right above it.
     Remove,
+    /// The credential of this name goes, with the comment right above it.
+    RemoveCredential(String),
     /// Another password. What was kept of the old one goes, in every form.
     SetPassword(NewPassword),
 }
@@ -77,6 +82,81 @@ impl std::fmt::Debug for NewAccount {
             .field("send_as", &self.send_as)
             .field("note", &self.note)
             .finish_non_exhaustive()
+    }
+}
+
+/// What a new credential begins with.
+#[derive(Clone)]
+pub struct NewCredential {
+    /// Its name within the account.
+    pub name: String,
+    /// What is kept of its secret, as text.
+    pub secret: String,
+    /// The SCRAM keys of its secret, as text.
+    pub scram: Option<String>,
+    /// From when on it is good for nothing.
+    pub expires: Option<Timestamp>,
+    /// As written: networks and addresses.
+    pub allow_from: Vec<String>,
+    /// As written: patterns.
+    pub send_as: Vec<String>,
+    /// As written: patterns.
+    pub rcpt_allow: Vec<String>,
+    /// A limit of its own.
+    pub messages_per_hour: Option<u32>,
+    /// Likewise.
+    pub recipients_per_day: Option<u32>,
+    /// The operator's own remark.
+    pub note: Option<String>,
+}
+
+impl std::fmt::Debug for NewCredential {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("NewCredential")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
+    }
+}
+
+impl NewCredential {
+    fn to_table(&self) -> Table {
+        let mut table = Table::new();
+        table.insert("name", toml_edit::value(&self.name));
+        table.insert("secret", toml_edit::value(&self.secret));
+        if let Some(scram) = &self.scram {
+            table.insert("scram", toml_edit::value(scram));
+        }
+        // Every time that we show is one that TOML can hold.
+        if let Some(time) = self
+            .expires
+            .and_then(|time| format!("{time:.0}").parse().ok())
+        {
+            table.insert(
+                "expires",
+                Item::Value(Value::Datetime(Formatted::new(time))),
+            );
+        }
+        for (key, texts) in [
+            ("allow_from", &self.allow_from),
+            ("send_as", &self.send_as),
+            ("rcpt_allow", &self.rcpt_allow),
+        ] {
+            if !texts.is_empty() {
+                table.insert(key, toml_edit::value(texts.iter().collect::<Array>()));
+            }
+        }
+        for (key, limit) in [
+            ("messages_per_hour", self.messages_per_hour),
+            ("recipients_per_day", self.recipients_per_day),
+        ] {
+            if let Some(limit) = limit {
+                table.insert(key, toml_edit::value(i64::from(limit)));
+            }
+        }
+        if let Some(note) = &self.note {
+            table.insert("note", toml_edit::value(note));
+        }
+        table
     }
 }
 
@@ -235,18 +315,26 @@ fn change(
             let prefix = removed.decor().prefix().and_then(|raw| raw.as_str());
             let kept = kept_comments(prefix.unwrap_or_default(), index == 0);
             if let Some(next) = entries.get_mut(index) {
-                let own = next.decor().prefix().and_then(|raw| raw.as_str());
-                let own = own.unwrap_or_default();
-                let joined = if kept.is_empty() && index == 0 {
-                    own.trim_start_matches('\n').to_owned()
-                } else if kept.is_empty() {
-                    own.to_owned()
-                } else {
-                    format!("{kept}\n{}", own.trim_start_matches('\n'))
-                };
-                next.decor_mut().set_prefix(joined);
+                if !kept.is_empty() {
+                    put_above(next, &kept);
+                } else if index == 0 {
+                    let own = next.decor().prefix().and_then(|raw| raw.as_str());
+                    let own = own.unwrap_or_default().trim_start_matches('\n').to_owned();
+                    next.decor_mut().set_prefix(own);
+                }
             } else {
                 document.set_trailing(format!("{kept}{trailing}"));
+            }
+        }
+        Edit::AddCredential(new) => add_credential(entries, index, new)?,
+        Edit::RemoveCredential(name) => {
+            let kept = remove_credential(entries, index, name)
+                .ok_or_else(|| vec![no_credential(entries, index, name).in_file(path)])?;
+            let next = (index + 1..entries.len()).next();
+            match next.and_then(|next| entries.get_mut(next)) {
+                _ if kept.is_empty() => {}
+                Some(next) => put_above(next, &kept),
+                None => document.set_trailing(format!("{kept}{trailing}")),
             }
         }
         Edit::Disable => set(entries, index, "disabled", true.into()),
@@ -284,6 +372,93 @@ fn set(entries: &mut ArrayOfTables, index: usize, key: &str, mut value: Value) {
             entry.insert(key, Item::Value(value));
         }
     }
+}
+
+/// Appends a credential to the account at `index`.
+fn add_credential(
+    entries: &mut ArrayOfTables,
+    index: usize,
+    new: &NewCredential,
+) -> Result<(), Vec<Finding>> {
+    let Some(entry) = entries.get_mut(index) else {
+        return Ok(());
+    };
+    let item = entry
+        .entry("credential")
+        .or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
+    let Some(credentials) = item.as_array_of_tables_mut() else {
+        let message =
+            "the credentials are written as one inline list, which cannot be edited in place";
+        return Err(vec![
+            Finding::error(message).hint("write each below its own [[account.credential]]"),
+        ]);
+    };
+    if credentials
+        .iter()
+        .any(|one| name_in(one) == Some(&new.name))
+    {
+        let message = format!("the account has a credential `{}` already", new.name);
+        return Err(vec![Finding::error(message).hint(
+            "give the new one another name, then remove the old one: nothing stops working in between",
+        )]);
+    }
+    let mut table = new.to_table();
+    table.decor_mut().set_prefix("\n");
+    credentials.push(table);
+    Ok(())
+}
+
+/// Removes a credential from the account at `index`; `None` if there is none of the name. Gives the comments above it
+/// that were not its own and now have to go above what follows the account.
+fn remove_credential(entries: &mut ArrayOfTables, index: usize, name: &str) -> Option<String> {
+    let entry = entries.get_mut(index)?;
+    let credentials = entry.get_mut("credential")?.as_array_of_tables_mut()?;
+    let at = credentials
+        .iter()
+        .position(|one| name_in(one) == Some(name))?;
+    let removed = credentials.remove(at);
+    let prefix = removed.decor().prefix().and_then(|raw| raw.as_str());
+    let kept = kept_comments(prefix.unwrap_or_default(), false);
+    let kept = match credentials.get_mut(at) {
+        Some(next) if !kept.is_empty() => {
+            put_above(next, &kept);
+            String::new()
+        }
+        Some(_) => String::new(),
+        None => kept,
+    };
+    if credentials.is_empty() {
+        entry.remove("credential");
+    }
+    Some(kept)
+}
+
+fn no_credential(entries: &ArrayOfTables, index: usize, name: &str) -> Finding {
+    let credentials = entries
+        .get(index)
+        .and_then(|entry| entry.get("credential"))
+        .and_then(Item::as_array_of_tables);
+    let names: Vec<&str> = credentials.map_or_else(Vec::new, |credentials| {
+        credentials.iter().filter_map(name_in).collect()
+    });
+    let finding = Finding::error(format!("the account has no credential `{name}`"));
+    match (nearest(name, names.iter().copied()), names.as_slice()) {
+        (Some(near), _) => finding.hint(format!("did you mean `{near}`?")),
+        (None, []) => finding.hint("it has none at all"),
+        (None, names) => finding.hint(format!("it has: {}", names.join(", "))),
+    }
+}
+
+fn name_in(entry: &Table) -> Option<&str> {
+    entry.get("name").and_then(Item::as_str)
+}
+
+/// Puts comments above a table, in front of those that it has.
+fn put_above(table: &mut Table, comments: &str) {
+    let own = table.decor().prefix().and_then(|raw| raw.as_str());
+    let own = own.unwrap_or_default().trim_start_matches('\n');
+    let joined = format!("{comments}\n{own}");
+    table.decor_mut().set_prefix(joined);
 }
 
 fn unset(entries: &mut ArrayOfTables, index: usize, key: &str) {
@@ -544,6 +719,90 @@ note = 'a "note"'
         assert!(text.contains(HASH) && !text.contains("SCRAM"));
     }
 
+    fn credential(name: &str) -> Edit {
+        Edit::AddCredential(NewCredential {
+            name: name.to_owned(),
+            secret: SECRET.to_owned(),
+            scram: None,
+            expires: None,
+            allow_from: Vec::new(),
+            send_as: Vec::new(),
+            rcpt_allow: Vec::new(),
+            messages_per_hour: None,
+            recipients_per_day: None,
+            note: None,
+        })
+    }
+
+    const SECRET: &str = "sha256:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
+
+    #[test]
+    fn credentials_come_and_go() {
+        let alice = "alice@example.org";
+        let Edit::AddCredential(scanner) = credential("scanner") else {
+            unreachable!();
+        };
+        let narrow = Edit::AddCredential(NewCredential {
+            expires: Some("2027-01-31T00:00:00Z".parse().unwrap()),
+            allow_from: vec!["192.0.2.0/24".to_owned()],
+            send_as: vec![alice.to_owned()],
+            rcpt_allow: vec!["*@example.org".to_owned()],
+            messages_per_hour: Some(50),
+            note: Some("2nd floor".to_owned()),
+            ..scanner
+        });
+        let text = edited(
+            Some(&sample()),
+            &[(alice, narrow), (alice, credential("phone"))],
+        );
+        let added = format!(
+            r#"
+[[account.credential]]
+name = "scanner"
+secret = "{SECRET}"
+expires = 2027-01-31T00:00:00Z
+allow_from = ["192.0.2.0/24"]
+send_as = ["alice@example.org"]
+rcpt_allow = ["*@example.org"]
+messages_per_hour = 50
+note = "2nd floor"
+
+[[account.credential]]
+name = "phone"
+secret = "{SECRET}"
+"#
+        );
+        let expected = sample().replace("# own\n]\n", &format!("# own\n]\n{added}"));
+        assert_eq!(text, expected);
+        let remove = |name: &str| (alice, Edit::RemoveCredential(name.to_owned()));
+        // One goes, the other stays; without any, the file is as it was.
+        let (without_scanner, _) = added
+            .split_once("\n[[account.credential]]\nname = \"phone\"")
+            .unwrap();
+        let without_scanner = expected.replace(without_scanner, "");
+        assert_eq!(edited(Some(&text), &[remove("scanner")]), without_scanner);
+        assert_eq!(
+            edited(Some(&text), &[remove("phone"), remove("scanner")]),
+            sample()
+        );
+        // Another password, and a new account behind, leave them alone.
+        let other = [
+            (alice, Edit::SetPassword(hashed(OTHER))),
+            ("new@example.org", add(&[], None)),
+        ];
+        let changed = edited(Some(&text), &other);
+        assert!(changed.contains(&added) && changed.ends_with(&format!("password = \"{HASH}\"\n")));
+        let comments = text.replace(
+            "\n[[account.credential]]\nname = \"phone\"",
+            "\n# --- small things ---\n\n# in her pocket\n[[account.credential]]\nname = \"phone\"",
+        );
+        let removed = edited(Some(&comments), &[remove("phone")]);
+        assert!(
+            removed.contains("small things") && !removed.contains("pocket"),
+            "{removed}"
+        );
+    }
+
     #[test]
     fn removing_takes_the_entry_and_its_own_comment() {
         assert_eq!(
@@ -614,6 +873,12 @@ send_as = [
                 "alice@example.org",
                 Edit::SetPassword(hashed("plain")),
                 "is not an argon2id hash",
+            ),
+            (
+                sample(),
+                "alice@example.org",
+                Edit::RemoveCredential("scanner".to_owned()),
+                "has no credential `scanner` (hint: it has none at all)",
             ),
             (
                 sample() + "surprise = 1\n",

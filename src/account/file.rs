@@ -14,15 +14,17 @@ use std::sync::Arc;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
-use super::directory::{Directory, Record};
+use super::directory::{CredentialRecord, Directory, Record, ScramSecrets};
 use super::identity::{NAME_BYTES_MAX, prepare_name};
 use super::password::PasswordHash;
 use super::stored::Stored;
 use crate::decision::{Account, SenderPattern};
 use crate::diagnostic::{Finding, nearest};
 use crate::sasl::scram::{Keys, Verifier};
+use credential::Written;
 use notes::Notes;
 
+mod credential;
 mod notes;
 mod values;
 
@@ -32,8 +34,9 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 const READ_TRIES: usize = 3;
 
 /// All keys of an `[[account]]`.
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 10] = [
     "allow_from",
+    "credential",
     "disabled",
     "messages_per_hour",
     "name",
@@ -44,8 +47,8 @@ const KEYS: [&str; 9] = [
     "send_as",
 ];
 
-/// Those of them whose values are secrets.
-const SECRET_KEYS: [&str; 2] = ["password", "scram"];
+/// Those of them whose values are secrets, or hold some.
+const SECRET_KEYS: [&str; 3] = ["credential", "password", "scram"];
 
 impl Directory {
     /// Reads `path`. `memory_kib_max` is what one password check may take. Warnings come with the accounts; any error
@@ -218,7 +221,8 @@ impl<'s> Reader<'s> {
     fn entry(&mut self, number: usize, span: &Range<usize>, table: &DeTable<'_>) -> Option<Record> {
         // Secrets first, so that no finding about another key on the same line shows them.
         for (key, value) in table {
-            if !is_plainly_no_secret(key.get_ref()) {
+            // What is in its credentials is hidden key by key.
+            if key.get_ref() != "credential" && !is_plainly_no_secret(key.get_ref()) {
                 self.notes.secret(value.span());
             }
         }
@@ -242,14 +246,22 @@ impl<'s> Reader<'s> {
                 None
             }
         };
-        let scram = get("scram").and_then(|value| self.scram(&label, value));
+        let credentials = match get("credential") {
+            Some(value) => self.credentials(&label, value),
+            None => Vec::new(),
+        };
+        let own_keys = get("scram").and_then(|value| self.scram(&label, value));
         let password = match get("password") {
             Some(value) => self.password(&label, value),
-            None => scram
-                .clone()
-                .map(|verifier| Arc::new(Stored::Scram(verifier))),
+            None => own_keys
+                .as_ref()
+                .and_then(|keys| Verifier::new(std::slice::from_ref(keys)))
+                .map(|verifier| Arc::new(Stored::Scram(Arc::new(verifier)))),
         };
-        if get("password").is_none() && get("scram").is_none() {
+        if ["credential", "password", "scram"]
+            .iter()
+            .all(|key| get(key).is_none())
+        {
             self.notes
                 .warning(span, format!("{label} has no password and cannot log in"))
                 .hint = Some(format!(
@@ -257,6 +269,7 @@ impl<'s> Reader<'s> {
                 written_name.unwrap_or("NAME")
             ));
         }
+        let scram = self.scram_secrets(&label, own_keys, &credentials);
         let send_as = match get("send_as") {
             Some(value) => self.send_as(&label, value),
             None => match name.as_deref().map(SenderPattern::parse) {
@@ -273,36 +286,75 @@ impl<'s> Reader<'s> {
             },
         };
         let disabled = get("disabled").is_some_and(|value| self.boolean(&label, "disabled", value));
-        let mut limit = |key| {
-            let value = get(key)?;
-            let origin = self.notes.origin(&value.span());
-            self.limit(&label, key, value).map(|limit| (limit, origin))
-        };
-        let messages_per_hour = limit("messages_per_hour");
-        let recipients_per_day = limit("recipients_per_day");
+        let messages_per_hour = self.own_limit(&label, "messages_per_hour", table);
+        let recipients_per_day = self.own_limit(&label, "recipients_per_day", table);
         let allow_from = get("allow_from")
             .map(|value| self.networks(&label, value))
             .unwrap_or_default();
-        let note = get("note").and_then(|value| {
-            let text = value.get_ref().as_str();
-            if text.is_none() {
-                self.wrong_type(&label, "note", value, "a text", "note = \"2nd floor\"");
-            }
-            text.map(str::to_owned)
+        let note = self.note(&label, table);
+        let account = Account {
+            name: name?,
+            enabled: !disabled,
+            allow_from,
+            send_as,
+            messages_per_hour,
+            recipients_per_day,
+            note,
+            origin,
+            credential: None,
+        };
+        let credentials = credentials.into_iter().map(|written| CredentialRecord {
+            account: Arc::new(Account {
+                credential: Some(Arc::clone(&written.credential)),
+                ..account.clone()
+            }),
+            credential: written.credential,
+            secret: written.secret,
+            has_scram: written.scram.is_some(),
         });
         Some(Record {
-            account: Arc::new(Account {
-                name: name?,
-                enabled: !disabled,
-                allow_from,
-                send_as,
-                messages_per_hour,
-                recipients_per_day,
-                note,
-                origin,
-            }),
+            credentials: credentials.collect(),
+            account: Arc::new(account),
             password,
             scram,
+        })
+    }
+
+    /// The keys of an account and its credentials together: SCRAM can ask for one salt only.
+    fn scram_secrets(
+        &mut self,
+        label: &str,
+        own: Option<Keys>,
+        credentials: &[Written],
+    ) -> Option<ScramSecrets> {
+        let (mut keys, mut owners): (Vec<Keys>, Vec<Option<usize>>) = (Vec::new(), Vec::new());
+        if let Some(own) = own {
+            keys.push(own);
+            owners.push(None);
+        }
+        for (index, credential) in credentials.iter().enumerate() {
+            let Some(of_credential) = &credential.scram else {
+                continue;
+            };
+            if let Some(first) = keys.first()
+                && !first.shares_salt_with(of_credential)
+            {
+                let message = format!(
+                    "{label}: the keys of credential `{}` have another salt than those before them",
+                    credential.credential.name
+                );
+                self.notes.error(&credential.scram_span, message).hint = Some(
+                    "the keys of one account share salt and iterations, as `gatepost account` makes them"
+                        .to_owned(),
+                );
+                continue;
+            }
+            keys.push(of_credential.clone());
+            owners.push(Some(index));
+        }
+        Some(ScramSecrets {
+            verifier: Arc::new(Verifier::new(&keys)?),
+            owners,
         })
     }
 
@@ -340,27 +392,28 @@ impl<'s> Reader<'s> {
     }
 
     fn password(&mut self, label: &str, value: &Spanned<DeValue<'_>>) -> Option<Arc<Stored>> {
-        let text = self.secret_text(label, "password", value)?;
+        let hint = "set it anew: gatepost account password NAME";
+        let text = self.secret_text(label, "password", value, hint)?;
         match PasswordHash::parse(text, self.memory_kib_max) {
             Ok(hash) => Some(Arc::new(Stored::Argon2id(hash))),
             Err(error) => {
                 self.notes
                     .error(&value.span(), format!("{label}: the password {error}"))
-                    .hint = Some("set it anew: gatepost account password NAME".to_owned());
+                    .hint = Some(hint.to_owned());
                 None
             }
         }
     }
 
-    fn scram(&mut self, label: &str, value: &Spanned<DeValue<'_>>) -> Option<Arc<Verifier>> {
-        let text = self.secret_text(label, "scram", value)?;
+    fn scram(&mut self, label: &str, value: &Spanned<DeValue<'_>>) -> Option<Keys> {
+        let hint = "make them anew: gatepost account password NAME --store both";
+        let text = self.secret_text(label, "scram", value, hint)?;
         match Keys::parse(text) {
-            Ok(keys) => Verifier::new(&[keys]).map(Arc::new),
+            Ok(keys) => Some(keys),
             Err(error) => {
                 self.notes
                     .error(&value.span(), format!("{label}: the keys {error}"))
-                    .hint =
-                    Some("make them anew: gatepost account password NAME --store both".to_owned());
+                    .hint = Some(hint.to_owned());
                 None
             }
         }
@@ -371,12 +424,13 @@ impl<'s> Reader<'s> {
         label: &str,
         key: &str,
         value: &'v Spanned<DeValue<'_>>,
+        hint: &str,
     ) -> Option<&'v str> {
         let text = value.get_ref().as_str();
         if text.is_none() {
             self.notes
                 .error(&value.span(), format!("{label}: {key} is not a text"))
-                .hint = Some("gatepost account password NAME".to_owned());
+                .hint = Some(hint.to_owned());
         }
         text
     }

@@ -13,7 +13,10 @@ use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{Failure, print, say};
-use crate::account::directory::{Directory, Record};
+
+mod credential;
+
+use crate::account::directory::{Directory, Record, ScramSecrets};
 use crate::account::edit::{self, Edit, Edited, NewAccount, NewPassword};
 use crate::account::identity::{PASSWORD_BYTES_MAX, prepare_name, prepare_password};
 use crate::account::password::{self, HashingFailed, MEMORY_KIB_MAX, Parameters};
@@ -22,6 +25,7 @@ use crate::account::state::{LoginState, STATE_FILE};
 use crate::clock::rfc3339_milliseconds;
 use crate::decision::{Limit, Origin, SenderPattern};
 use crate::diagnostic::{Finding, nearest};
+use crate::sasl::scram::Verifier;
 use crate::secret::Secret;
 
 /// Look after the accounts file: who may log in, and as whom they may send
@@ -81,6 +85,11 @@ enum Command {
         /// The account
         name: String,
     },
+    /// Look after an account's further secrets: one for each device or program
+    Credential {
+        #[command(subcommand)]
+        command: credential::Command,
+    },
     /// List all accounts
     #[command(after_help = JSON_HELP)]
     List {
@@ -114,16 +123,21 @@ impl Store {
     /// What there is of a password now.
     fn of(record: &Record) -> Self {
         let hash = record.password.is_some() && !record.password_is_scram();
-        match (hash, record.scram.is_some()) {
+        match (hash, record.has_scram()) {
             (true, true) => Self::Both,
             (false, true) => Self::Scram,
             (_, false) => Self::Argon2id,
         }
     }
 
-    fn make(self, prepared: &Secret) -> Result<NewPassword, HashingFailed> {
+    /// `beside`: the keys of the account's credentials, whose salt the new ones have to share.
+    fn make(
+        self,
+        prepared: &Secret,
+        beside: Option<&Verifier>,
+    ) -> Result<NewPassword, HashingFailed> {
         let hash = || password::make(prepared, Parameters::default());
-        let keys = || scram::make(prepared, None).map(|keys| keys.to_text());
+        let keys = || scram::make(prepared, beside).map(|keys| keys.to_text());
         Ok(NewPassword {
             hash: (self != Self::Scram).then(hash).transpose()?,
             scram: (self != Self::Argon2id).then(keys).transpose()?,
@@ -148,13 +162,14 @@ JSON: `list` gives an array of objects, `show` one of them. Fields, which are on
   name                text    as it is compared
   enabled             boolean
   has_password        boolean
-  has_scram           boolean: whether SCRAM-SHA-256 can be used
+  has_scram           boolean: whether SCRAM-SHA-256 can be used with the password
   last_login          time, or null: with the password, as far as it is remembered
   send_as             array of patterns
   allow_from          array of networks; empty: from everywhere
   messages_per_hour   number, \"unlimited\", or null: what [limits.account] says
   recipients_per_day  the same
   note                text or null
+  credentials         array of what `credential list` gives
   file, line          where it is written";
 
 pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
@@ -170,7 +185,7 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
             // What can be known to be wrong is said before anybody types a password.
             check_patterns(&send_as)?;
             place.refuse_existing(&name)?;
-            let password = new_password(&name, password_stdin, store)?;
+            let password = new_password(&name, password_stdin, store, None)?;
             let new = NewAccount {
                 password,
                 send_as,
@@ -190,14 +205,19 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
             password_stdin,
             store,
         } => {
-            let store = store.unwrap_or(Store::of(&place.record(&name)?));
-            let password = new_password(&name, password_stdin, store)?;
+            let record = place.record(&name)?;
+            let store = store.unwrap_or(Store::of(&record));
+            let of_credentials = |scram: &&ScramSecrets| scram.owners.iter().any(Option::is_some);
+            let beside = record.scram.as_ref().filter(of_credentials);
+            let beside = beside.map(|scram| &*scram.verifier);
+            let password = new_password(&name, password_stdin, store, beside)?;
             let edited = place.edit(&name, &Edit::SetPassword(password))?;
             print(done("set the password of", &edited));
         }
         Command::Remove { name } => print(done("removed", &place.edit(&name, &Edit::Remove)?)),
         Command::Disable { name } => print(done("disabled", &place.edit(&name, &Edit::Disable)?)),
         Command::Enable { name } => print(done("enabled", &place.edit(&name, &Edit::Enable)?)),
+        Command::Credential { command } => credential::run(&place, command)?,
         Command::List { json } => {
             let directory = place.read()?;
             if json {
@@ -330,7 +350,12 @@ fn done(what: &str, edited: &Edited) -> String {
 }
 
 /// Asks for a password and gives what is kept of it.
-fn new_password(name: &str, from_stdin: bool, store: Store) -> Result<NewPassword, Failure> {
+fn new_password(
+    name: &str,
+    from_stdin: bool,
+    store: Store,
+    beside: Option<&Verifier>,
+) -> Result<NewPassword, Failure> {
     let password = match from_stdin {
         true => read_line(std::io::stdin())?,
         false => ask_twice(name)?,
@@ -338,7 +363,7 @@ fn new_password(name: &str, from_stdin: bool, store: Store) -> Result<NewPasswor
     let prepared = prepare_password(&password)
         .map_err(|unusable| Finding::error(format!("the password {unusable}")))?;
     store
-        .make(&prepared)
+        .make(&prepared, beside)
         .map_err(|error| Finding::error(error.to_string()).into())
 }
 
@@ -374,23 +399,19 @@ fn read_line(input: impl std::io::Read) -> Result<Secret, Failure> {
 
 fn to_json(record: &Record, memory: &LoginState) -> Value {
     let account = &record.account;
-    let limit = |own: &Option<(Limit, Origin)>| match own {
-        None => Value::Null,
-        Some((Limit::Unlimited, _)) => "unlimited".into(),
-        Some((Limit::AtMost(number), _)) => number.get().into(),
-    };
     let texts = |texts: Vec<String>| Value::from(texts);
     json!({
         "name": account.name,
         "enabled": account.enabled,
         "has_password": record.password.is_some(),
-        "has_scram": record.scram.is_some(),
+        "has_scram": record.has_scram(),
         "last_login": memory.last_used(&account.name, "").map(rfc3339_milliseconds),
         "send_as": texts(account.send_as.iter().map(|(pattern, _)| pattern.to_string()).collect()),
         "allow_from": texts(account.allow_from.iter().map(ToString::to_string).collect()),
-        "messages_per_hour": limit(&account.messages_per_hour),
-        "recipients_per_day": limit(&account.recipients_per_day),
+        "messages_per_hour": limit_json(&account.messages_per_hour),
+        "recipients_per_day": limit_json(&account.recipients_per_day),
         "note": account.note,
+        "credentials": credential::to_json(record, memory),
         "file": account.origin.file.display().to_string(),
         "line": account.origin.line,
     })
@@ -407,19 +428,19 @@ pub(super) fn printable(text: &str) -> String {
 
 /// `enabled`, or why nobody can log in.
 fn state(record: &Record) -> &'static str {
-    match (record.account.enabled, &record.password) {
+    match (record.account.enabled, record.has_secret()) {
         (false, _) => "disabled",
-        (true, None) => "no password",
-        (true, Some(_)) => "enabled",
+        (true, false) => "no password",
+        (true, true) => "enabled",
     }
 }
 
 /// The mechanisms that what is kept of its password is good for.
 fn mechanisms(record: &Record) -> &'static str {
-    match (&record.password, &record.scram) {
-        (None, _) => "nothing",
-        (Some(_), None) => "PLAIN, LOGIN",
-        (Some(_), Some(_)) => "PLAIN, LOGIN, SCRAM-SHA-256",
+    match (&record.password, record.has_scram()) {
+        (None, _) => "no password of its own",
+        (Some(_), false) => "PLAIN, LOGIN",
+        (Some(_), true) => "PLAIN, LOGIN, SCRAM-SHA-256",
     }
 }
 
@@ -461,6 +482,14 @@ fn table(records: &[Record]) -> Vec<String> {
         .collect()
 }
 
+fn limit_json(own: &Option<(Limit, Origin)>) -> Value {
+    match own {
+        None => Value::Null,
+        Some((Limit::Unlimited, _)) => "unlimited".into(),
+        Some((Limit::AtMost(number), _)) => number.get().into(),
+    }
+}
+
 fn description(record: &Record, memory: &LoginState) -> Vec<String> {
     let account = &record.account;
     let limit = |own: &Option<(Limit, Origin)>| match own {
@@ -486,6 +515,9 @@ fn description(record: &Record, memory: &LoginState) -> Vec<String> {
         format!("messages_per_hour   {}", limit(&account.messages_per_hour)),
         format!("recipients_per_day  {}", limit(&account.recipients_per_day)),
     ];
+    lines.extend(
+        credential::lines(record, memory).map(|line| format!("credential          {line}")),
+    );
     if let Some(note) = &account.note {
         lines.push(format!("note                {}", printable(note)));
     }
@@ -568,7 +600,7 @@ disabled = true
                 "name": "alice@example.org", "enabled": true, "has_password": true,
                 "has_scram": false, "last_login": null,
                 "send_as": ["alice@example.org"], "allow_from": [], "messages_per_hour": 50,
-                "recipients_per_day": "unlimited", "note": "2nd floor", "file": "accounts.toml", "line": 1,
+                "recipients_per_day": "unlimited", "note": "2nd floor", "credentials": [], "file": "accounts.toml", "line": 1,
             })
         );
         assert_eq!(
@@ -577,7 +609,7 @@ disabled = true
                 "name": "scanner", "enabled": false, "has_password": false,
                 "has_scram": false, "last_login": null,
                 "send_as": ["*@example.org", "<>"], "allow_from": ["192.0.2.0/24"], "messages_per_hour": null,
-                "recipients_per_day": null, "note": null, "file": "accounts.toml", "line": 8,
+                "recipients_per_day": null, "note": null, "credentials": [], "file": "accounts.toml", "line": 8,
             })
         );
     }

@@ -16,7 +16,7 @@ use super::{Failure, print, say};
 use crate::account::directory::{Directory, Record};
 use crate::account::identity::prepare_name;
 use crate::clock::Now;
-use crate::decision::{Limit, Origin, Question, RefusedLogin, Rule, Verdict};
+use crate::decision::{Account, Limit, Origin, Question, RefusedLogin, Rule, Verdict};
 use crate::diagnostic::{Finding, nearest};
 use crate::policy::{Limiter, Policy, Usage};
 use crate::session::Profile;
@@ -34,6 +34,9 @@ pub(crate) struct Args {
     /// The account that sends
     #[arg(long, value_name = "NAME")]
     account: String,
+    /// The credential that it has logged in with, instead of its password
+    #[arg(long, value_name = "NAME")]
+    credential: Option<String>,
     /// The envelope sender; "" or "<>" is the null reverse-path
     #[arg(long, value_name = "ADDRESS", allow_hyphen_values = true)]
     from: String,
@@ -197,10 +200,23 @@ fn explain(
         ));
         return Ok(explanation);
     };
-    let account = &record.account;
-    explanation.account.clone_from(&account.name);
-    explanation.steps.push(login(record, args.client));
-    if args.client.is_none() && !account.allow_from.is_empty() {
+    explanation.account.clone_from(&record.account.name);
+    let Some(account) = record.login(args.credential.as_deref()) else {
+        let name = args.credential.unwrap_or_default();
+        let message = format!(
+            "account `{}` has no credential `{name}`",
+            record.account.name
+        );
+        let hint = format!("gatepost account credential list {}", record.account.name);
+        return Err(Finding::error(message).in_file(file).hint(hint).into());
+    };
+    explanation
+        .steps
+        .push(login(record, account, args.client, now));
+    let narrowed = account.credential.as_deref();
+    let has_allow_from = !account.allow_from.is_empty()
+        || narrowed.is_some_and(|credential| !credential.allow_from.is_empty());
+    if args.client.is_none() && has_allow_from {
         explanation
             .notes
             .push("the account has allow_from: with --client it is decided too".to_owned());
@@ -300,16 +316,17 @@ fn explain(
             .steps
             .push(Step::new("DATA", about, verdict, yes));
     }
-    explanation.limits = policy.usage(account, now).into();
+    explanation.limits = policy.usage(account, now);
     Ok(explanation)
 }
 
-/// Whether the account could log in, given the right password.
-fn login(record: &Record, client: Option<IpAddr>) -> Step {
-    let account = &record.account;
+/// Whether somebody could log in so, given the right secret.
+fn login(record: &Record, account: &Account, client: Option<IpAddr>, now: Now) -> Step {
+    let credential = account.credential.as_deref();
+    let origin = credential.map_or(&account.origin, |credential| &credential.origin);
     let rule = |name| Rule {
         name,
-        origin: Some(account.origin.clone()),
+        origin: Some(origin.clone()),
     };
     let refused = |name, reason: String| {
         Step::refused(
@@ -320,14 +337,18 @@ fn login(record: &Record, client: Option<IpAddr>) -> Step {
             Some(rule(name)),
         )
     };
-    let outside = client.map(|client| client.to_canonical()).filter(|client| {
-        let mut networks = account.allow_from.iter();
-        !account.allow_from.is_empty() && !networks.any(|network| network.contains(client))
-    });
-    if record.password.is_none() {
+    let outside = client
+        .map(|client| client.to_canonical())
+        .filter(|client| !account.allows_from(*client));
+    let expired = credential
+        .and_then(|credential| credential.expires)
+        .is_some_and(|expires| now.wall >= expires);
+    if credential.is_none() && record.password.is_none() {
         refused("password", "account has no password".to_owned())
     } else if !account.enabled {
         refused("disabled", RefusedLogin::Disabled.to_string())
+    } else if expired {
+        refused("expires", RefusedLogin::Expired.to_string())
     } else if let Some(client) = outside {
         let reason = format!("{}: {client}", RefusedLogin::AddressNotAllowed);
         refused("allow_from", reason)

@@ -19,6 +19,8 @@ use crate::diagnostic::Finding;
 use crate::queue::SpoolSettings;
 use crate::tls::Tls;
 
+/// Expired credentials that are told one by one.
+const EXPIRED_FINDINGS_MAX: usize = 20;
 /// Accounts that one finding names.
 const SHOWN_NAMES_MAX: usize = 5;
 
@@ -73,6 +75,7 @@ pub fn survey(path: &Path, now: Now) -> Survey {
         Ok((accounts, warnings)) => {
             findings.extend(warnings);
             findings.extend(scram_finding(&config, &accounts));
+            findings.extend(expired_findings(&config, &accounts, now));
             survey.accounts = Some(accounts);
         }
         Err(found) => findings.extend(found),
@@ -121,6 +124,21 @@ fn scram_finding(config: &Config, accounts: &Accounts) -> Option<Finding> {
         .in_file(&config.accounts.file)
         .hint("gatepost account password NAME --store both, or leave SCRAM out of auth.mechanisms")
     })
+}
+
+/// Credentials that could be removed.
+fn expired_findings(config: &Config, accounts: &Accounts, now: Now) -> Vec<Finding> {
+    let expired = accounts.expired(now);
+    let findings = expired.iter().map(|(account, name)| {
+        Finding::warning(format!(
+            "the credential `{name}` of account `{account}` has expired"
+        ))
+        .in_file(&config.accounts.file)
+        .hint(format!(
+            "gatepost account credential remove {account} --name {name}"
+        ))
+    });
+    findings.take(EXPIRED_FINDINGS_MAX).collect()
 }
 
 /// What would keep the queue from working. The spool makes its directory itself, but not those above it.

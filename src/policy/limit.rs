@@ -74,6 +74,15 @@ pub(super) enum Room {
     Never,
 }
 
+/// Something does not fit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct NoRoom {
+    /// Whose limit it is: an index into what was asked for.
+    pub(super) holder: usize,
+    pub(super) kind: Kind,
+    pub(super) room: Room,
+}
+
 impl Kind {
     const ALL: [Self; 2] = [Self::Messages, Self::Recipients];
 
@@ -199,25 +208,30 @@ impl Limiter {
         }
     }
 
-    /// Counts a message and its recipients if both fit under their limits, or neither; says which does not fit.
+    /// Counts a message and its recipients for each of these holders if both fit under all limits, or nothing; says
+    /// which does not fit.
     pub(super) fn take(
         &self,
-        account: &str,
-        wanted: [(Limit, u64); 2],
+        wanted: &[(&str, [(Limit, u64); 2])],
         now: Now,
-    ) -> Result<(), (Kind, Room)> {
+    ) -> Result<(), NoRoom> {
         let mut state = self.lock();
-        // An account that is not known yet costs one entry, and only a logged-in one comes this far.
-        let windows = state.accounts.entry(account.to_owned()).or_default();
-        windows.slide(now);
-        for (kind, (limit, more)) in Kind::ALL.into_iter().zip(wanted) {
-            match windows.room(kind, limit, more) {
-                Room::Enough => {}
-                room => return Err((kind, room)),
+        for (holder, (key, wanted)) in wanted.iter().enumerate() {
+            // One that is not known yet costs one entry, and only a logged-in one comes this far.
+            let windows = state.accounts.entry((*key).to_owned()).or_default();
+            windows.slide(now);
+            for (kind, &(limit, more)) in Kind::ALL.into_iter().zip(wanted) {
+                match windows.room(kind, limit, more) {
+                    Room::Enough => {}
+                    room => return Err(NoRoom { holder, kind, room }),
+                }
             }
         }
-        for (kind, (_, more)) in Kind::ALL.into_iter().zip(wanted) {
-            windows.of(kind).add(kind.span(), now.wall, more);
+        for (key, wanted) in wanted {
+            let windows = state.accounts.entry((*key).to_owned()).or_default();
+            for (kind, &(_, more)) in Kind::ALL.into_iter().zip(wanted) {
+                windows.of(kind).add(kind.span(), now.wall, more);
+            }
         }
         state.changes += 1;
         Ok(())
@@ -383,7 +397,7 @@ mod tests {
 
     fn send(limiter: &Limiter, account: &str, recipients: u64, now: Now) {
         let wanted = [(Limit::Unlimited, 1), (Limit::Unlimited, recipients)];
-        limiter.take(account, wanted, now).unwrap();
+        limiter.take(&[(account, wanted)], now).unwrap();
     }
 
     fn used(limiter: &Limiter, account: &str, now: Now) -> [u64; 2] {

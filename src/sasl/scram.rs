@@ -124,14 +124,9 @@ impl Keys {
         )
     }
 
-    /// The salt.
-    pub fn salt(&self) -> &[u8] {
-        &self.salt
-    }
-
-    /// The iterations.
-    pub fn iterations(&self) -> NonZeroU32 {
-        self.iterations
+    /// Whether both can be the keys of one name: the server can ask for one salt only.
+    pub fn shares_salt_with(&self, other: &Self) -> bool {
+        self.salt == other.salt && self.iterations == other.iterations
     }
 }
 
@@ -172,8 +167,7 @@ impl Verifier {
     /// `None` if there are no keys, or they do not share salt and iterations.
     pub fn new(keys: &[Keys]) -> Option<Self> {
         let first = keys.first()?;
-        let shared =
-            |other: &Keys| other.salt == first.salt && other.iterations == first.iterations;
+        let shared = |other: &Keys| first.shares_salt_with(other);
         keys.iter().all(shared).then(|| Self {
             salt: first.salt.clone(),
             iterations: first.iterations,

@@ -339,9 +339,12 @@ fn no_draft() -> Refusal {
 /// the connection began.
 async fn decide(services: &Services, ask: &PolicyAsk<'_>) -> Verdict {
     let generation = services.generation.load_full();
-    let account = generation.accounts.account(&ask.account().name);
+    let account = generation.accounts.account(ask.account());
     let Some(account) = account.filter(|account| account.enabled) else {
-        let reason = "the account was removed or disabled";
+        let reason = match ask.account().credential {
+            None => "the account was removed or disabled",
+            Some(_) => "the account or its credential was removed or disabled, or has expired",
+        };
         return Verdict::Refuse(Refusal::new(Reply::account_withdrawn(), reason));
     };
     let verdict = generation

@@ -75,7 +75,7 @@ impl LookUpAsk<'_> {
             Err(Unavailable(reason)) => {
                 session.state = State::Greeted(greeting);
                 let reply = Reply::authentication_unavailable();
-                session.refuse_claim(None, exchange.mechanism(), reply, reason);
+                session.refuse_claim((None, None), exchange.mechanism(), reply, reason);
             }
         }
     }
@@ -121,19 +121,21 @@ impl AuthAsk<'_> {
                     None => session.let_in(ready),
                 }
             }
-            Ok(Authentication::Refuse { reason, name }) => {
+            Ok(Authentication::Refuse {
+                reason,
+                name,
+                credential,
+            }) => {
                 session.state = State::Greeted(greeting);
-                session.refuse_claim(
-                    name,
-                    mechanism,
-                    Reply::authentication_failed(),
-                    reason.to_string(),
-                );
+                let reply = Reply::authentication_failed();
+                let reason = reason.to_string();
+                session.refuse_claim((name, credential), mechanism, reply, reason);
                 session.count_failed_login();
             }
             Err(Unavailable(reason)) => {
                 session.state = State::Greeted(greeting);
-                session.refuse_claim(None, mechanism, Reply::authentication_unavailable(), reason);
+                let reply = Reply::authentication_unavailable();
+                session.refuse_claim((None, None), mechanism, reply, reason);
             }
         }
     }
@@ -144,6 +146,7 @@ impl Session {
     pub(super) fn let_in(&mut self, ready: Ready) {
         self.events.push_back(Event::AuthAccepted {
             account: ready.account.name.clone(),
+            credential: ready.account.credential_name().map(str::to_owned),
             mechanism: ready.mechanism.name(),
         });
         self.state = State::Ready(ready);
@@ -160,7 +163,7 @@ impl Session {
 
     fn refuse_claim(
         &mut self,
-        account: Option<String>,
+        (account, credential): (Option<String>, Option<String>),
         mechanism: Mechanism,
         reply: Reply,
         reason: String,
@@ -168,6 +171,7 @@ impl Session {
         let mechanism = Some(mechanism.name());
         self.events.push_back(Event::AuthRefused {
             account,
+            credential,
             mechanism,
             reply: reply.clone(),
             reason,
@@ -377,11 +381,10 @@ impl Transaction {
     fn first_submitter(&self) -> Option<String> {
         let parameter = self.parameters.auth.as_ref()?;
         let own = |mailbox: &_| {
-            self.ready
-                .account
-                .send_as
-                .iter()
-                .any(|(pattern, _)| pattern.allows(mailbox))
+            let account = &self.ready.account;
+            account
+                .sender_origin(|pattern| pattern.allows(mailbox))
+                .is_ok()
         };
         match parameter {
             AuthParameter::Mailbox(mailbox) if own(mailbox) => Some(mailbox.to_string()),
@@ -449,6 +452,11 @@ impl CommitAsk<'_> {
                 let transaction = &transfer.transaction;
                 session.events.push_back(Event::MessageAccepted {
                     account: transaction.ready.account.name.clone(),
+                    credential: transaction
+                        .ready
+                        .account
+                        .credential_name()
+                        .map(str::to_owned),
                     id: receipt.id.clone(),
                     size: receipt.size,
                     recipients: transaction.recipients.len(),

@@ -343,6 +343,7 @@ impl Session {
     fn refuse_auth(&mut self, mechanism: Option<Mechanism>, reply: Reply, reason: &str) {
         self.events.push_back(Event::AuthRefused {
             account: None,
+            credential: None,
             mechanism: mechanism.map(Mechanism::name),
             reply: reply.clone(),
             reason: reason.to_owned(),

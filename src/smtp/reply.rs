@@ -414,6 +414,16 @@ impl Reply {
         )
     }
 
+    /// RCPT for somebody to whom this login may not send.
+    pub fn recipient_not_allowed(account: &str, recipient: &str) -> Self {
+        Self::new(
+            550,
+            7,
+            1,
+            format!("account {account} may not send to {recipient} with this password"),
+        )
+    }
+
     /// A limit of the account is reached; `frees` says when.
     pub fn account_limit(limit: &str, allowed: u64, frees: &str) -> Self {
         Self::new(

@@ -16,7 +16,6 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use gatepost::account::CredentialStore as _;
 use gatepost::clock::{Now, Timestamp};
 use gatepost::decision::{Authentication, Limit, Question, Refusal};
 use gatepost::envelope::{Envelope, MessageId, Receipt};
@@ -532,8 +531,9 @@ impl World {
             for time in &times {
                 assert!(within(*time, 3600) <= MESSAGES_PER_HOUR, "{name}");
             }
-            let account = self.accounts.account(name).unwrap();
-            let [messages, _] = self.policy.usage(&account, self.now);
+            let account = self.accounts.named(name).unwrap();
+            let usage = self.policy.usage(&account, self.now);
+            let messages = &usage[0];
             let now = self.now.wall;
             let bounds = within(now, 3600)..=within(now, 3660);
             assert!(

@@ -11,7 +11,8 @@ use gatepost::account::{BoxFuture, CredentialStore};
 use gatepost::audit::Audit;
 use gatepost::clock::Now;
 use gatepost::decision::{
-    Account, Authentication, Claim, Limit, Origin, RefusedLogin, SenderPattern, Unavailable,
+    Account, Authentication, Claim, Credential, Limit, Origin, RecipientPattern, RefusedLogin,
+    SenderPattern, Unavailable,
 };
 use gatepost::policy::{Limiter, Policy, PolicySettings};
 use gatepost::queue::{Spool, SpoolSettings};
@@ -72,6 +73,7 @@ impl FixedAccounts {
                 recipients_per_day: None,
                 note: None,
                 origin: origin.clone(),
+                credential: None,
             })
         };
         let limited = |account: Arc<Account>| {
@@ -83,15 +85,15 @@ impl FixedAccounts {
                 ..(*account).clone()
             })
         };
+        let alice = account(
+            "alice@example.org",
+            true,
+            &["alice@example.org", "*@lists.example.org"],
+        );
+        let scanner = with_credential(&alice);
         Self(vec![
-            (
-                account(
-                    "alice@example.org",
-                    true,
-                    &["alice@example.org", "*@lists.example.org"],
-                ),
-                "secret",
-            ),
+            (alice, "secret"),
+            (scanner, "scan-secret"),
             (
                 account("bob@example.org", false, &["bob@example.org"]),
                 "hunter2",
@@ -132,27 +134,40 @@ impl FixedAccounts {
         if authentication_identity == "busy" {
             return Err(Unavailable("overloaded".to_owned()));
         }
-        let refuse = |reason| Ok(Authentication::Refuse { reason, name: None });
-        let Some((account, right)) = self
-            .0
-            .iter()
-            .find(|(account, _)| account.name == *authentication_identity)
-        else {
-            return refuse(RefusedLogin::UnknownAccount);
+        let refuse = |reason| {
+            Ok(Authentication::Refuse {
+                reason,
+                name: None,
+                credential: None,
+            })
         };
-        let matches = match claim {
+        let matches = |right: &str| match claim {
             Claim::Password { password, .. } => password.expose() == right.as_bytes(),
             Claim::Scram { proof, .. } => proof.matched.is_some(),
         };
-        if !matches {
-            refuse(RefusedLogin::WrongPassword)
-        } else if !account.enabled {
+        let named = || {
+            let all = self.0.iter();
+            all.filter(|(account, _)| account.name == *authentication_identity)
+        };
+        if named().next().is_none() {
+            return refuse(RefusedLogin::UnknownAccount);
+        }
+        let Some((account, _)) = named().find(|(_, right)| matches(right)) else {
+            return refuse(RefusedLogin::WrongPassword);
+        };
+        if !account.enabled {
             refuse(RefusedLogin::Disabled)
         } else if !authorization_identity.is_empty() && *authorization_identity != account.name {
             refuse(RefusedLogin::AuthorizationIdentity)
         } else {
             Ok(Authentication::Accept(Arc::clone(account)))
         }
+    }
+
+    /// The account of this name, as whoever has its own password has it.
+    pub(crate) fn named(&self, name: &str) -> Option<Arc<Account>> {
+        let mut accounts = self.0.iter().map(|(account, _)| account);
+        accounts.find(|account| account.name == name).cloned()
     }
 
     /// Everybody has the salt and the nonce of the example in RFC 7677 section 3.
@@ -189,12 +204,41 @@ impl CredentialStore for FixedAccounts {
         Box::pin(async move { self.offer(name) })
     }
 
-    fn account(&self, name: &str) -> Option<Arc<Account>> {
+    fn account(&self, login: &Account) -> Option<Arc<Account>> {
+        let same = |account: &Account| {
+            account.name == login.name && account.credential_name() == login.credential_name()
+        };
         self.0
             .iter()
-            .find(|(account, _)| account.name == name)
+            .find(|(account, _)| same(account))
             .map(|(account, _)| Arc::clone(account))
     }
+}
+
+/// The login of alice's scanner: it sends as her alone, and within her domain.
+fn with_credential(alice: &Account) -> Arc<Account> {
+    let origin = alice.origin.clone();
+    let credential = Credential {
+        name: "scanner".to_owned(),
+        expires: None,
+        allow_from: Vec::new(),
+        send_as: vec![(
+            SenderPattern::parse("alice@example.org").unwrap(),
+            origin.clone(),
+        )],
+        rcpt_allow: vec![(
+            RecipientPattern::parse("*@example.org").unwrap(),
+            origin.clone(),
+        )],
+        messages_per_hour: None,
+        recipients_per_day: None,
+        note: None,
+        origin,
+    };
+    Arc::new(Account {
+        credential: Some(Arc::new(credential)),
+        ..alice.clone()
+    })
 }
 
 /// A policy without limits.

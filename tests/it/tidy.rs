@@ -250,10 +250,12 @@ fn the_log_looks_as_documented() {
     let alice = || "alice@example.org".to_owned();
     let accepted = Event::AuthAccepted {
         account: alice(),
+        credential: Some("laptop".to_owned()),
         mechanism: "PLAIN",
     };
     let message = Event::MessageAccepted {
         account: alice(),
+        credential: Some("laptop".to_owned()),
         id: "01jdc1v5k8e9w8r0m2n4p6q8s0".parse().unwrap(),
         size: 1834,
         recipients: 2,

@@ -317,3 +317,171 @@ fn scram_keys() {
         "{said}"
     );
 }
+
+const SECRET: &str = "sha256:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
+
+#[test]
+fn credentials() {
+    let source = format!(
+        r#"[[account]]
+name = "alice@example.org"
+messages_per_hour = 100
+
+[[account.credential]]
+name = "scanner"
+secret = "{SECRET}"
+expires = 2027-01-31
+allow_from = ["192.0.2.0/24"]
+send_as = ["alice@example.org"]
+rcpt_allow = ["*@example.org", "bob@example.net"]
+messages_per_hour = 50
+note = "2nd floor"
+
+[[account.credential]]
+name = "phone"
+secret = "{SECRET}"
+expires = 2027-01-31T18:00:00+01:00
+
+[[account]]
+name = "bob@example.org"
+password = "{HASH}"
+"#
+    );
+    let (directory, warnings) = parse(&source).unwrap();
+    assert_eq!(warnings, [], "a credential is something to log in with");
+    let alice = directory.find("alice@example.org").unwrap();
+    assert!(alice.password.is_none() && alice.has_secret() && alice.account.credential.is_none());
+    let scanner = alice.login(Some("scanner")).unwrap();
+    let credential = scanner.credential.as_deref().unwrap();
+    assert_eq!(scanner.name, "alice@example.org");
+    assert_eq!(credential.origin.line, 5);
+    assert_eq!(
+        credential.expires.unwrap().to_string(),
+        "2027-01-31T00:00:00Z"
+    );
+    let patterns = credential.rcpt_allow.iter();
+    let patterns: Vec<String> = patterns
+        .map(|(pattern, origin)| format!("{}:{pattern}", origin.line))
+        .collect();
+    assert_eq!(patterns, ["11:*@example.org", "11:bob@example.net"]);
+    assert_eq!(credential.messages_per_hour.as_ref().unwrap().1.line, 12);
+    assert_eq!(credential.note.as_deref(), Some("2nd floor"));
+    let phone = alice
+        .login(Some("phone"))
+        .unwrap()
+        .credential
+        .clone()
+        .unwrap();
+    assert_eq!(phone.expires.unwrap().to_string(), "2027-01-31T17:00:00Z");
+    assert!(alice.login(Some("other")).is_none());
+    assert!(
+        directory
+            .find("bob@example.org")
+            .unwrap()
+            .credentials
+            .is_empty()
+    );
+}
+
+#[test]
+fn every_mistake_in_credentials() {
+    let source = format!(
+        r#"[[account]]
+name = "a@b.example"
+
+[[account.credential]]
+name = "a b"
+secret = "hunter2"
+expires = "soon"
+rcpt_allow = ["<>"]
+send_as = []
+
+[[account.credential]]
+nam = "x"
+
+[[account.credential]]
+name = "one"
+secret = "{SECRET}"
+expires = 2027-01-31T18:00:00
+
+[[account.credential]]
+name = "one"
+secret = "{SECRET}"
+
+[[account]]
+name = "c@b.example"
+credential = "hunter2"
+"#
+    );
+    assert_eq!(
+        said(&source),
+        r#"accounts.toml:5:8: account `a@b.example`, credential number 1: the name is not 1 to 64 letters, digits, `-`, `.`, `_` (hint: name = "scanner")
+accounts.toml:6:10: account `a@b.example`, credential number 1: the secret is not that of a generated secret (`sha256:...`) (hint: make another: gatepost account credential add ACCOUNT --name NAME)
+accounts.toml:7:11: account `a@b.example`, credential number 1: expires is not a date, or a date and time with its offset (hint: expires = 2027-01-31, or expires = 2027-01-31T18:00:00Z)
+accounts.toml:8:15: account `a@b.example`, credential number 1: `<>` is not an address, `*@domain` or `*` (hint: rcpt_allow = ["*@example.org", "bob@example.net"])
+accounts.toml:9:11: account `a@b.example`, credential number 1: send_as is empty (hint: leave it out for all that the account may send as)
+accounts.toml:11:1: account `a@b.example`, credential number 2 has no name (hint: name = "scanner")
+accounts.toml:11:1: account `a@b.example`, credential number 2 has no secret (hint: make another: gatepost account credential add ACCOUNT --name NAME)
+accounts.toml:12:1: account `a@b.example`, credential number 2: unknown key `nam` (hint: did you mean `name`?)
+accounts.toml:17:11: account `a@b.example`, credential `one`: expires is not a date, or a date and time with its offset (hint: expires = 2027-01-31, or expires = 2027-01-31T18:00:00Z)
+accounts.toml:19:1: account `a@b.example` has two credentials `one` (hint: give one of them another name)
+accounts.toml:25:14: account `c@b.example`: credential is no list of credentials (hint: begin each one with [[account.credential]])"#
+    );
+}
+
+#[test]
+fn no_finding_shows_a_credential() {
+    let secret = "Tr0ub4dor";
+    for line in [
+        "secret = @",
+        "secrt = @",
+        "scram = @",
+        "password = @",
+        "secret = [@]",
+        "secret @",
+    ] {
+        let line = line.replace('@', &format!("\"{secret}\""));
+        let head = "[[account]]\nname = \"a@b.example\"\n";
+        let shapes = [
+            format!("{head}[[account.credential]]\nname = \"x\"\n{line}\n"),
+            format!("{head}[[account.credental]]\n{line}\n"),
+            format!("{head}[account.credential]\n{line}\n"),
+            format!("{head}credential = [{{ nmae = \"x\", {line} }}]\n"),
+            format!("{head}credential = [\"{secret}\"]\n"),
+        ];
+        for source in &shapes {
+            no_secret(source, secret);
+        }
+    }
+}
+
+#[test]
+fn one_account_has_one_salt() {
+    let keys = |salt: &[u8; 8]| {
+        let iterations = std::num::NonZeroU32::new(4096).unwrap();
+        crate::sasl::scram::Keys::derive(b"x", salt, iterations).to_text()
+    };
+    let source = |own: &[u8; 8], other: &[u8; 8]| {
+        format!(
+            "[[account]]\nname = \"a@b.example\"\nscram = \"{}\"\n[[account.credential]]\nname = \"x\"\n\
+             secret = \"{SECRET}\"\nscram = \"{}\"\n",
+            keys(own),
+            keys(other)
+        )
+    };
+    let (directory, _) = parse(&source(b"12345678", b"12345678")).unwrap();
+    let scram = directory
+        .find("a@b.example")
+        .unwrap()
+        .scram
+        .clone()
+        .unwrap();
+    assert_eq!(scram.owners, [None, Some(0)]);
+    let said = said(&source(b"12345678", b"87654321"));
+    assert!(
+        said.starts_with(
+            "accounts.toml:7:9: account `a@b.example`: the keys of credential `x` have another salt"
+        ),
+        "{said}"
+    );
+}

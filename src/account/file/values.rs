@@ -5,7 +5,7 @@ use std::ops::Range;
 
 use ipnet::IpNet;
 use toml::Spanned;
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use super::Reader;
 use crate::decision::{Limit, Origin, SenderPattern};
@@ -16,25 +16,43 @@ impl Reader<'_> {
         label: &str,
         value: &Spanned<DeValue<'_>>,
     ) -> Vec<(SenderPattern, Origin)> {
-        const SHAPE: &str = "send_as = [\"alice@example.org\", \"*@lists.example.org\"]";
-        let texts = self.texts(label, "send_as", value, SHAPE);
+        let shape = "send_as = [\"alice@example.org\", \"*@lists.example.org\"]";
+        let empty = "leave it out for the account's own name, or say disabled = true";
+        self.patterns(
+            label,
+            "send_as",
+            value,
+            (shape, empty),
+            SenderPattern::parse,
+        )
+    }
+
+    /// A list of patterns. `shape` shows one, `empty` says what to do in place of an empty one.
+    pub(super) fn patterns<T, E: std::fmt::Display>(
+        &mut self,
+        label: &str,
+        key: &str,
+        value: &Spanned<DeValue<'_>>,
+        (shape, empty): (&str, &str),
+        parse: impl Fn(&str) -> Result<T, E>,
+    ) -> Vec<(T, Origin)> {
+        let texts = self.texts(label, key, value, shape);
         if value
             .get_ref()
             .as_array()
             .is_some_and(|list| list.is_empty())
         {
             self.notes
-                .error(&value.span(), format!("{label}: send_as is empty"))
-                .hint =
-                Some("leave it out for the account's own name, or say disabled = true".to_owned());
+                .error(&value.span(), format!("{label}: {key} is empty"))
+                .hint = Some(empty.to_owned());
         }
         let mut patterns = Vec::with_capacity(texts.len());
         for (text, span) in texts {
-            match SenderPattern::parse(&text) {
+            match parse(&text) {
                 Ok(pattern) => patterns.push((pattern, self.notes.origin(&span))),
                 Err(error) => {
                     self.notes.error(&span, format!("{label}: {error}")).hint =
-                        Some(SHAPE.to_owned());
+                        Some(shape.to_owned());
                 }
             }
         }
@@ -109,12 +127,28 @@ impl Reader<'_> {
         })
     }
 
-    pub(super) fn limit(
+    /// A limit of its own, and where it is written.
+    pub(super) fn own_limit(
         &mut self,
         label: &str,
         key: &str,
-        value: &Spanned<DeValue<'_>>,
-    ) -> Option<Limit> {
+        table: &DeTable<'_>,
+    ) -> Option<(Limit, Origin)> {
+        let value = table.get(key)?;
+        let origin = self.notes.origin(&value.span());
+        self.limit(label, key, value).map(|limit| (limit, origin))
+    }
+
+    pub(super) fn note(&mut self, label: &str, table: &DeTable<'_>) -> Option<String> {
+        let value = table.get("note")?;
+        let text = value.get_ref().as_str();
+        if text.is_none() {
+            self.wrong_type(label, "note", value, "a text", "note = \"2nd floor\"");
+        }
+        text.map(str::to_owned)
+    }
+
+    fn limit(&mut self, label: &str, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Limit> {
         let limit = match value.get_ref() {
             DeValue::String(text) if text == "unlimited" => Some(Limit::Unlimited),
             DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())

@@ -115,6 +115,7 @@ pub(super) static ALICE: LazyLock<Arc<Account>> = LazyLock::new(|| {
         recipients_per_day: None,
         note: None,
         origin,
+        credential: None,
     })
 });
 
@@ -399,6 +400,7 @@ impl World<'_> {
                         220..=239 => Ok(Authentication::Refuse {
                             reason: RefusedLogin::WrongPassword,
                             name: None,
+                            credential: None,
                         }),
                         _ => Err(Unavailable("overloaded".to_owned())),
                     });

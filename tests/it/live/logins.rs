@@ -1,6 +1,8 @@
-//! Ways to log in, over real TLS: SCRAM bound to the channel and unbound, and what strangers learn from it.
+//! Ways to log in, over real TLS: SCRAM bound to the channel and unbound, what strangers learn from it, and credentials
+//! from their making to their end.
 
 use std::num::NonZeroU32;
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 
 use aws_lc_rs::{digest, hmac, pbkdf2};
@@ -12,7 +14,13 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::{ClientConfig, RootCertStore, SupportedProtocolVersion};
 
-use super::harness::{ALICE, Client, DOORS, Daemon, PASSWORD, Settings, World, account};
+use serde_json::Value;
+
+use super::harness::{
+    ALICE, Client, DOORS, Daemon, PASSWORD, Settings, World, account, eventually, text,
+};
+use crate::daemon::succeeded;
+use crate::process::program;
 
 const SCRAM_ONLY: &str = "scram@example.org";
 const ACCEPTED: &str = "235 2.7.0 authentication succeeded";
@@ -251,5 +259,98 @@ fn salts_of_nobody() {
     daemon.stop();
     let daemon = world.start();
     assert_eq!(ask(&daemon), first, "a restart changes nobody's salt");
+    daemon.stop();
+}
+
+/// Runs `gatepost account ...` on the world's configuration; what it prints.
+fn account_command(world: &World, arguments: &[&str]) -> String {
+    let configuration = world.path("gatepost.toml");
+    let output = Command::new(program())
+        .arg("-c")
+        .arg(configuration)
+        .arg("account")
+        .args(arguments)
+        .stdin(Stdio::null())
+        .output()
+        .unwrap();
+    String::from_utf8(succeeded(arguments, output)).unwrap()
+}
+
+/// One credential from its making to its end, on connections that are open all the while.
+#[test]
+fn a_credential_lives_and_dies() {
+    let world = world();
+    let daemon = world.start();
+    let add = |name: &str, more: &[&str]| {
+        let arguments = [&["credential", "add", ALICE, "--name", name], more].concat();
+        account_command(&world, &arguments).trim_end().to_owned()
+    };
+    let narrow = ["--rcpt-allow", "*@example.org", "--messages-per-hour", "1"];
+    let (scanner, phone) = (add("scanner", &narrow), add("phone", &[]));
+    assert_ne!(scanner, phone);
+    let everything = std::fs::read_to_string(world.path("accounts.toml")).unwrap();
+    assert!(!everything.contains(&scanner) && !everything.contains(&phone));
+    daemon.event("reload", |event| event["what"] == "accounts");
+    // Both may have come in one reload or in two.
+    let login = |secret: &str| {
+        eventually(|| {
+            let mut client = Client::secured(&daemon, TlsStart::Implicit);
+            (client.login(ALICE, secret) == ACCEPTED).then_some(client)
+        })
+        .expect("the secret is good")
+    };
+    let mut on_phone = login(&phone);
+    let mut on_scanner = login(&scanner);
+    daemon.event("auth.accepted", |event| {
+        event["account"] == ALICE && event["credential"] == "scanner"
+    });
+    // The keys of the account's password have brought keys of the same salt.
+    let mut by_scram = Client::secured(&daemon, TlsStart::StartTls);
+    assert_eq!(scram(&mut by_scram, "n,,", b"", ALICE, &scanner), ACCEPTED);
+    daemon.event("auth.accepted", |event| {
+        event["credential"] == "scanner" && event["mechanism"] == "SCRAM-SHA-256"
+    });
+    let mut own = Client::secured(&daemon, TlsStart::Implicit);
+    assert_eq!(own.login(ALICE, PASSWORD), ACCEPTED);
+
+    on_scanner.expect(&format!("MAIL FROM:<{ALICE}>"), "250 2.1.0 ");
+    on_scanner.expect("RCPT TO:<bob@example.net>", "550 5.7.1 ");
+    on_scanner.expect("RCPT TO:<bob@example.org>", "250 2.1.5 ");
+    on_scanner.expect("DATA", "354 ");
+    on_scanner.expect(&text("scanned"), "250 2.0.0 ");
+    daemon.event("message.accepted", |event| event["credential"] == "scanner");
+    on_scanner.expect(&format!("MAIL FROM:<{ALICE}>"), "450 4.7.28 ");
+    on_phone.expect(&format!("MAIL FROM:<{ALICE}>"), "250 2.1.0 ");
+    on_phone.expect("RSET", "250 ");
+
+    let shown = eventually(|| {
+        let shown = account_command(&world, &["credential", "list", ALICE, "--json"]);
+        let credentials: Value = serde_json::from_str(&shown).unwrap();
+        credentials[0]["last_login"]
+            .is_string()
+            .then_some(credentials)
+    });
+    let shown = shown.expect("the login is remembered");
+    assert_eq!(shown[0]["name"], "scanner");
+    assert_eq!(shown[0]["has_scram"], true);
+    assert_eq!(shown[0]["rcpt_allow"][0], "*@example.org");
+
+    account_command(
+        &world,
+        &["credential", "remove", ALICE, "--name", "scanner"],
+    );
+    let gone = eventually(|| {
+        let mut client = Client::secured(&daemon, TlsStart::Implicit);
+        (client.login(ALICE, &scanner) == FAILED).then_some(())
+    });
+    assert!(gone.is_some(), "it can be used no more");
+    // Who was in with it is out at the next message; the others notice nothing.
+    assert_eq!(
+        on_scanner.ask(&format!("MAIL FROM:<{ALICE}>")),
+        "421 4.7.0 the account's rights have changed, log in again"
+    );
+    assert!(on_phone.message("from the phone").starts_with("250 "));
+    assert!(own.message("from the desk").starts_with("250 "));
+    login(&phone);
     daemon.stop();
 }
