@@ -169,6 +169,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let hash_memory = section.size("hash_memory", HASH_MEMORY, HASH_MEMORY_BOUNDS);
     let hash_queue = section.count("hash_queue", HASH_QUEUE, HASH_QUEUE_BOUNDS);
     let cache_for = section.duration_or_off("cache_for", CACHE_FOR, CACHE_FOR_BOUNDS);
+    let upgrade_hashes = section.flag("upgrade_hashes", false);
 
     let section = document.section("extensions");
     let extensions = extensions(&section);
@@ -293,6 +294,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             hash_memory,
             hash_queue,
             cache_for,
+            upgrade_hashes,
         },
         policy: PolicySettings {
             messages_per_hour,

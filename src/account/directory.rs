@@ -125,8 +125,8 @@ impl Directory {
             .filter_map(|record| domain_of(&record.account.name))
             .collect();
         let stored = records.iter().filter_map(|record| record.password.as_ref());
-        let usual = most_common(stored.map(|stored| stored.cost()));
-        let default = Cost::Argon2id(Parameters {
+        let usual = most_common(stored.filter_map(|stored| stored.cost()));
+        let default = Cost::Argon2(Parameters {
             memory_kib: Parameters::default()
                 .memory_kib
                 .clamp(8, memory_kib_max.max(8)),
@@ -293,7 +293,10 @@ mod tests {
         let directory = parse(&source);
         assert_eq!(directory.dummy().memory_kib(), 32);
         let (empty, _) = Directory::parse(Path::new("x"), "", 1 << 20).unwrap();
-        assert_eq!(empty.dummy().cost(), Cost::Argon2id(Parameters::default()));
+        assert_eq!(
+            empty.dummy().cost(),
+            Some(Cost::Argon2(Parameters::default()))
+        );
         // Even a budget that is too small for anything real leaves a dummy that fits.
         let tight = parse("");
         assert_eq!(tight.dummy().memory_kib(), 1024);

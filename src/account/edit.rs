@@ -7,27 +7,24 @@
 //!
 //! Nothing here asks for passwords or hashes them: an edit is given the hash.
 
-use std::fs::{DirBuilder, File, OpenOptions, Permissions, TryLockError};
-use std::io::{self, Write as _};
-use std::os::unix::fs::{
-    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
-};
+use std::fs::DirBuilder;
+use std::io;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::sync::Arc;
 
-use toml_edit::{Array, ArrayOfTables, DocumentMut, Formatted, Item, Table, Value};
+use toml_edit::{Array, ArrayOfTables, DocumentMut, Item, Table, Value};
 
 use super::directory::Directory;
 use super::identity::prepare_name;
-use crate::clock::Timestamp;
+use super::stored::Stored;
 use crate::diagnostic::{Finding, nearest};
+pub use credential::NewCredential;
+use replace::{lock, replace};
 
-/// How long an edit waits for another one, in pauses of [`LOCK_PAUSE`]: ten seconds. An edit holds the lock for a few
-/// milliseconds.
-const LOCK_TRIES: usize = 200;
-const LOCK_PAUSE: Duration = Duration::from_millis(50);
-/// The mode of a new accounts file. Password hashes are nobody else's business.
-const NEW_FILE_MODE: u32 = 0o600;
+mod credential;
+mod replace;
+
 /// What a new file begins with, and what is left when the last account is removed.
 const TOP_COMMENT: &str = "# The accounts of gatepost. Edit it by hand or with `gatepost account`; a running gatepost\n# takes changes up by itself.\n";
 
@@ -46,6 +43,13 @@ pub enum Edit {
     Remove,
     /// The credential of this name goes, with the comment right above it.
     RemoveCredential(String),
+    /// The same password in another hash, unless it is another password by now.
+    UpgradePassword {
+        /// What was stored when the password was known.
+        from: Arc<Stored>,
+        /// The PHC string of the new hash.
+        hash: String,
+    },
     /// Another password. What was kept of the old one goes, in every form.
     SetPassword(NewPassword),
 }
@@ -72,6 +76,8 @@ pub struct NewAccount {
     pub password: NewPassword,
     /// As written: patterns. Empty leaves the key out.
     pub send_as: Vec<String>,
+    /// As written: networks and addresses. Empty leaves the key out.
+    pub allow_from: Vec<String>,
     /// The operator's own remark.
     pub note: Option<String>,
 }
@@ -82,81 +88,6 @@ impl std::fmt::Debug for NewAccount {
             .field("send_as", &self.send_as)
             .field("note", &self.note)
             .finish_non_exhaustive()
-    }
-}
-
-/// What a new credential begins with.
-#[derive(Clone)]
-pub struct NewCredential {
-    /// Its name within the account.
-    pub name: String,
-    /// What is kept of its secret, as text.
-    pub secret: String,
-    /// The SCRAM keys of its secret, as text.
-    pub scram: Option<String>,
-    /// From when on it is good for nothing.
-    pub expires: Option<Timestamp>,
-    /// As written: networks and addresses.
-    pub allow_from: Vec<String>,
-    /// As written: patterns.
-    pub send_as: Vec<String>,
-    /// As written: patterns.
-    pub rcpt_allow: Vec<String>,
-    /// A limit of its own.
-    pub messages_per_hour: Option<u32>,
-    /// Likewise.
-    pub recipients_per_day: Option<u32>,
-    /// The operator's own remark.
-    pub note: Option<String>,
-}
-
-impl std::fmt::Debug for NewCredential {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("NewCredential")
-            .field("name", &self.name)
-            .finish_non_exhaustive()
-    }
-}
-
-impl NewCredential {
-    fn to_table(&self) -> Table {
-        let mut table = Table::new();
-        table.insert("name", toml_edit::value(&self.name));
-        table.insert("secret", toml_edit::value(&self.secret));
-        if let Some(scram) = &self.scram {
-            table.insert("scram", toml_edit::value(scram));
-        }
-        // Every time that we show is one that TOML can hold.
-        if let Some(time) = self
-            .expires
-            .and_then(|time| format!("{time:.0}").parse().ok())
-        {
-            table.insert(
-                "expires",
-                Item::Value(Value::Datetime(Formatted::new(time))),
-            );
-        }
-        for (key, texts) in [
-            ("allow_from", &self.allow_from),
-            ("send_as", &self.send_as),
-            ("rcpt_allow", &self.rcpt_allow),
-        ] {
-            if !texts.is_empty() {
-                table.insert(key, toml_edit::value(texts.iter().collect::<Array>()));
-            }
-        }
-        for (key, limit) in [
-            ("messages_per_hour", self.messages_per_hour),
-            ("recipients_per_day", self.recipients_per_day),
-        ] {
-            if let Some(limit) = limit {
-                table.insert(key, toml_edit::value(i64::from(limit)));
-            }
-        }
-        if let Some(note) = &self.note {
-            table.insert("note", toml_edit::value(note));
-        }
-        table
     }
 }
 
@@ -183,6 +114,49 @@ pub fn apply(
 ) -> Result<Edited, Vec<Finding>> {
     let prepared = prepare_name(name)
         .map_err(|unusable| vec![Finding::error(format!("the name {unusable}"))])?;
+    let is_add = matches!(edit, Edit::Add(_));
+    let rewritten = rewrite(path, is_add, memory_kib_max, |document| {
+        change(document, path, name, &prepared, edit)
+    })?;
+    Ok(Edited {
+        name: prepared,
+        created: rewritten.created,
+        changed: rewritten.changed,
+        warnings: rewritten.warnings,
+    })
+}
+
+/// Appends accounts whose names, prepared, are not in the file yet; any that are make it an error.
+pub fn append(
+    path: &Path,
+    accounts: &[(String, NewAccount)],
+    memory_kib_max: u32,
+) -> Result<Vec<Finding>, Vec<Finding>> {
+    let rewritten = rewrite(path, true, memory_kib_max, |document| {
+        for (name, new) in accounts {
+            let trailing = document.trailing().as_str().unwrap_or_default().to_owned();
+            push(entries_of(document, path)?, name, new, &trailing);
+            document.set_trailing("");
+        }
+        Ok(())
+    })?;
+    Ok(rewritten.warnings)
+}
+
+/// What became of the file.
+struct Rewritten {
+    created: bool,
+    changed: bool,
+    warnings: Vec<Finding>,
+}
+
+/// The whole way of an edit, around `change`; `create` makes a file where there is none.
+fn rewrite(
+    path: &Path,
+    create: bool,
+    memory_kib_max: u32,
+    change: impl FnOnce(&mut DocumentMut) -> Result<(), Vec<Finding>>,
+) -> Result<Rewritten, Vec<Finding>> {
     let failed = |action: &str, error: io::Error| {
         vec![Finding::error(format!("cannot {action}: {error}")).in_file(path)]
     };
@@ -196,8 +170,7 @@ pub fn apply(
         Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
         _ => PathBuf::from("."),
     };
-    let is_add = matches!(edit, Edit::Add(_));
-    if is_add && !directory.exists() {
+    if create && !directory.exists() {
         DirBuilder::new()
             .mode(0o755)
             .create(&directory)
@@ -207,7 +180,7 @@ pub fn apply(
 
     let created = !target.exists();
     let (source, before) = if created {
-        if !is_add {
+        if !create {
             return Err(vec![
                 Finding::error("there is no accounts file")
                     .in_file(path)
@@ -224,7 +197,7 @@ pub fn apply(
     let mut document: DocumentMut = source.parse().map_err(|error: toml_edit::TomlError| {
         vec![Finding::error(format!("not valid TOML: {}", error.message())).in_file(path)]
     })?;
-    change(&mut document, path, name, &prepared, edit)?;
+    change(&mut document)?;
     let mut text = document.to_string();
     if text.trim().is_empty() {
         // An empty file looks like one that somebody is just writing, and is not taken up.
@@ -241,12 +214,45 @@ pub fn apply(
         .into_iter()
         .filter(|warning| !known(warning))
         .collect();
-    Ok(Edited {
-        name: prepared,
+    Ok(Rewritten {
         created,
         changed,
         warnings,
     })
+}
+
+/// The `[[account]]` entries of the document, which has some at the latest now.
+fn entries_of<'d>(
+    document: &'d mut DocumentMut,
+    path: &Path,
+) -> Result<&'d mut ArrayOfTables, Vec<Finding>> {
+    if !document.contains_key("account") {
+        document.insert("account", Item::ArrayOfTables(ArrayOfTables::new()));
+    }
+    document
+        .get_mut("account")
+        .and_then(Item::as_array_of_tables_mut)
+        .ok_or_else(|| {
+            vec![
+                Finding::error(
+                    "the accounts are written as one inline list, which cannot be edited in place",
+                )
+                .in_file(path)
+                .hint("write each account below its own [[account]]"),
+            ]
+        })
+}
+
+/// Appends an account. `trailing`, what stood at the end of the file, stays above it.
+fn push(entries: &mut ArrayOfTables, name: &str, new: &NewAccount, trailing: &str) {
+    let mut entry = new.to_table(name);
+    let gap = if entries.is_empty() && trailing.is_empty() {
+        ""
+    } else {
+        "\n"
+    };
+    entry.decor_mut().set_prefix(format!("{trailing}{gap}"));
+    entries.push(entry);
 }
 
 /// Carries out the edit on the document.
@@ -258,21 +264,7 @@ fn change(
     edit: &Edit,
 ) -> Result<(), Vec<Finding>> {
     let trailing = document.trailing().as_str().unwrap_or_default().to_owned();
-    if !document.contains_key("account") {
-        document.insert("account", Item::ArrayOfTables(ArrayOfTables::new()));
-    }
-    let Some(entries) = document
-        .get_mut("account")
-        .and_then(Item::as_array_of_tables_mut)
-    else {
-        return Err(vec![
-            Finding::error(
-                "the accounts are written as one inline list, which cannot be edited in place",
-            )
-            .in_file(path)
-            .hint("write each account below its own [[account]]"),
-        ]);
-    };
+    let entries = entries_of(document, path)?;
     let name_of = |entry: &Table| entry.get("name").and_then(Item::as_str).map(str::to_owned);
     let index = entries.iter().position(|entry| {
         name_of(entry).is_some_and(|name| prepare_name(&name).as_deref() == Ok(prepared))
@@ -288,15 +280,7 @@ fn change(
                 },
             ]);
         };
-        let mut entry = new.to_table(written);
-        // What stood at the end of the file stays above what is appended to it.
-        let gap = if entries.is_empty() && trailing.is_empty() {
-            ""
-        } else {
-            "\n"
-        };
-        entry.decor_mut().set_prefix(format!("{trailing}{gap}"));
-        entries.push(entry);
+        push(entries, written, new, &trailing);
         document.set_trailing("");
         return Ok(());
     };
@@ -326,15 +310,25 @@ fn change(
                 document.set_trailing(format!("{kept}{trailing}"));
             }
         }
-        Edit::AddCredential(new) => add_credential(entries, index, new)?,
+        Edit::AddCredential(new) => credential::add(entries, index, new)?,
         Edit::RemoveCredential(name) => {
-            let kept = remove_credential(entries, index, name)
-                .ok_or_else(|| vec![no_credential(entries, index, name).in_file(path)])?;
+            let kept = credential::remove(entries, index, name)
+                .ok_or_else(|| vec![credential::missing(entries, index, name).in_file(path)])?;
             let next = (index + 1..entries.len()).next();
             match next.and_then(|next| entries.get_mut(next)) {
                 _ if kept.is_empty() => {}
                 Some(next) => put_above(next, &kept),
                 None => document.set_trailing(format!("{kept}{trailing}")),
+            }
+        }
+        Edit::UpgradePassword { from, hash } => {
+            let now = entries.get(index).and_then(|entry| entry.get("password"));
+            let now = now.and_then(Item::as_str);
+            if now
+                .and_then(|text| Stored::parse(text, u32::MAX).ok())
+                .is_some_and(|now| now.same_as(from))
+            {
+                set(entries, index, "password", hash.as_str().into());
             }
         }
         Edit::Disable => set(entries, index, "disabled", true.into()),
@@ -374,85 +368,6 @@ fn set(entries: &mut ArrayOfTables, index: usize, key: &str, mut value: Value) {
     }
 }
 
-/// Appends a credential to the account at `index`.
-fn add_credential(
-    entries: &mut ArrayOfTables,
-    index: usize,
-    new: &NewCredential,
-) -> Result<(), Vec<Finding>> {
-    let Some(entry) = entries.get_mut(index) else {
-        return Ok(());
-    };
-    let item = entry
-        .entry("credential")
-        .or_insert_with(|| Item::ArrayOfTables(ArrayOfTables::new()));
-    let Some(credentials) = item.as_array_of_tables_mut() else {
-        let message =
-            "the credentials are written as one inline list, which cannot be edited in place";
-        return Err(vec![
-            Finding::error(message).hint("write each below its own [[account.credential]]"),
-        ]);
-    };
-    if credentials
-        .iter()
-        .any(|one| name_in(one) == Some(&new.name))
-    {
-        let message = format!("the account has a credential `{}` already", new.name);
-        return Err(vec![Finding::error(message).hint(
-            "give the new one another name, then remove the old one: nothing stops working in between",
-        )]);
-    }
-    let mut table = new.to_table();
-    table.decor_mut().set_prefix("\n");
-    credentials.push(table);
-    Ok(())
-}
-
-/// Removes a credential from the account at `index`; `None` if there is none of the name. Gives the comments above it
-/// that were not its own and now have to go above what follows the account.
-fn remove_credential(entries: &mut ArrayOfTables, index: usize, name: &str) -> Option<String> {
-    let entry = entries.get_mut(index)?;
-    let credentials = entry.get_mut("credential")?.as_array_of_tables_mut()?;
-    let at = credentials
-        .iter()
-        .position(|one| name_in(one) == Some(name))?;
-    let removed = credentials.remove(at);
-    let prefix = removed.decor().prefix().and_then(|raw| raw.as_str());
-    let kept = kept_comments(prefix.unwrap_or_default(), false);
-    let kept = match credentials.get_mut(at) {
-        Some(next) if !kept.is_empty() => {
-            put_above(next, &kept);
-            String::new()
-        }
-        Some(_) => String::new(),
-        None => kept,
-    };
-    if credentials.is_empty() {
-        entry.remove("credential");
-    }
-    Some(kept)
-}
-
-fn no_credential(entries: &ArrayOfTables, index: usize, name: &str) -> Finding {
-    let credentials = entries
-        .get(index)
-        .and_then(|entry| entry.get("credential"))
-        .and_then(Item::as_array_of_tables);
-    let names: Vec<&str> = credentials.map_or_else(Vec::new, |credentials| {
-        credentials.iter().filter_map(name_in).collect()
-    });
-    let finding = Finding::error(format!("the account has no credential `{name}`"));
-    match (nearest(name, names.iter().copied()), names.as_slice()) {
-        (Some(near), _) => finding.hint(format!("did you mean `{near}`?")),
-        (None, []) => finding.hint("it has none at all"),
-        (None, names) => finding.hint(format!("it has: {}", names.join(", "))),
-    }
-}
-
-fn name_in(entry: &Table) -> Option<&str> {
-    entry.get("name").and_then(Item::as_str)
-}
-
 /// Puts comments above a table, in front of those that it has.
 fn put_above(table: &mut Table, comments: &str) {
     let own = table.decor().prefix().and_then(|raw| raw.as_str());
@@ -477,9 +392,10 @@ impl NewAccount {
                 table.insert(key, toml_edit::value(value));
             }
         }
-        if !self.send_as.is_empty() {
-            let patterns: Array = self.send_as.iter().collect();
-            table.insert("send_as", toml_edit::value(patterns));
+        for (key, texts) in [("send_as", &self.send_as), ("allow_from", &self.allow_from)] {
+            if !texts.is_empty() {
+                table.insert(key, toml_edit::value(texts.iter().collect::<Array>()));
+            }
         }
         if let Some(note) = &self.note {
             table.insert("note", toml_edit::value(note));
@@ -501,456 +417,5 @@ fn kept_comments(prefix: &str, at_top: bool) -> String {
     }
 }
 
-/// An exclusive lock on the directory, held until the file is dropped. A lock on the accounts file itself would not
-/// outlive the rename that replaces it.
-fn lock(directory: &Path) -> io::Result<File> {
-    let file = File::open(directory)?;
-    for _ in 0..LOCK_TRIES {
-        match file.try_lock() {
-            Ok(()) => return Ok(file),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(LOCK_PAUSE),
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
-    }
-    Err(io::Error::new(
-        io::ErrorKind::TimedOut,
-        "another edit does not end",
-    ))
-}
-
-/// Puts `text` in the place of the file at `target`, in `directory`, whose lock is held.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the accounts file is replaced in one step"
-)]
-fn replace(target: &Path, directory: &Path, text: &str) -> io::Result<()> {
-    let name = target.file_name().unwrap_or_default().to_string_lossy();
-    // Under the lock nobody else uses this name: what is there was left by a crash.
-    let temporary = directory.join(format!(".{name}.new"));
-    match std::fs::remove_file(&temporary) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let written = write_beside(target, &temporary, text);
-    if let Err(error) = written.and_then(|()| std::fs::rename(&temporary, target)) {
-        // The first error is the one to tell; what is left over is removed by the next edit.
-        let _ = std::fs::remove_file(&temporary);
-        return Err(error);
-    }
-    File::open(directory)?.sync_all()
-}
-
-fn write_beside(target: &Path, temporary: &Path, text: &str) -> io::Result<()> {
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(NEW_FILE_MODE)
-        .open(temporary)?;
-    match std::fs::metadata(target) {
-        Ok(old) => {
-            let new = file.metadata()?;
-            if (old.uid(), old.gid()) != (new.uid(), new.gid()) {
-                // Only root can give a file away. Without its owner's right to read, the file would be lost to the
-                // daemon, so the edit fails rather than that.
-                std::os::unix::fs::fchown(&file, Some(old.uid()), Some(old.gid()))?;
-            }
-            // After the owner, who would otherwise be somebody else for a moment.
-            file.set_permissions(Permissions::from_mode(old.mode() & 0o7777))?;
-        }
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(error),
-    }
-    file.write_all(text.as_bytes())?;
-    file.sync_all()
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const HASH: &str =
-        "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
-    const OTHER: &str =
-        "$argon2id$v=19$m=128,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
-
-    fn hashed(hash: &str) -> NewPassword {
-        NewPassword {
-            hash: Some(hash.to_owned()),
-            scram: None,
-        }
-    }
-
-    fn add(send_as: &[&str], note: Option<&str>) -> Edit {
-        Edit::Add(NewAccount {
-            password: hashed(HASH),
-            send_as: send_as.iter().map(|&text| text.to_owned()).collect(),
-            note: note.map(str::to_owned),
-        })
-    }
-
-    /// Applies the edits to a file that holds `source`, or to none, and gives what is in it then.
-    fn edited(source: Option<&str>, edits: &[(&str, Edit)]) -> String {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("accounts.toml");
-        if let Some(source) = source {
-            std::fs::write(&path, source).unwrap();
-        }
-        for (name, edit) in edits {
-            apply(&path, name, edit, 1024).unwrap();
-        }
-        let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
-        assert_eq!(left.len(), 1, "nothing is left beside the file: {left:?}");
-        std::fs::read_to_string(&path).unwrap()
-    }
-
-    fn sample() -> String {
-        format!(
-            r#"# Accounts of example.org,
-# kept by hand.
-
-# Alice, 1st floor
-[[account]]
-name = "alice@example.org"   # since 2020
-password = "{HASH}" # changed in May
-send_as = [
-  "alice@example.org", # own
-]
-
-# --- machines ---
-
-# the scanner
-[[account]]
-# it has no other
-name = "scanner@example.org"
-password = '{HASH}'
-disabled = true # broken
-
-# end of file
-"#
-        )
-    }
-
-    #[test]
-    fn a_new_file() {
-        let text = edited(
-            None,
-            &[
-                ("alice@example.org", add(&[], None)),
-                (
-                    "Bob@Example.org",
-                    add(
-                        &["bob@example.org", "*@lists.example.org"],
-                        Some("a \"note\""),
-                    ),
-                ),
-            ],
-        );
-        assert_eq!(
-            text,
-            format!(
-                r#"{TOP_COMMENT}
-[[account]]
-name = "alice@example.org"
-password = "{HASH}"
-
-[[account]]
-name = "Bob@Example.org"
-password = "{HASH}"
-send_as = ["bob@example.org", "*@lists.example.org"]
-note = 'a "note"'
-"#
-            )
-        );
-    }
-
-    #[test]
-    fn adding_keeps_everything() {
-        let text = edited(Some(&sample()), &[("carol@example.org", add(&[], None))]);
-        assert_eq!(
-            text,
-            format!(
-                "{}\n[[account]]\nname = \"carol@example.org\"\npassword = \"{HASH}\"\n",
-                sample()
-            )
-        );
-    }
-
-    #[test]
-    fn values_change_and_comments_stay() {
-        let set = Edit::SetPassword(hashed(OTHER));
-        assert_eq!(
-            edited(Some(&sample()), &[("alice@EXAMPLE.org", set)]),
-            sample().replacen(HASH, OTHER, 1)
-        );
-        assert_eq!(
-            edited(Some(&sample()), &[("scanner@example.org", Edit::Enable)]),
-            sample().replace("disabled = true # broken", "disabled = false # broken")
-        );
-        assert_eq!(
-            edited(Some(&sample()), &[("alice@example.org", Edit::Disable)]),
-            sample().replace("# own\n]\n", "# own\n]\ndisabled = true\n")
-        );
-        for unchanged in [
-            ("alice@example.org", Edit::Enable),
-            ("scanner@example.org", Edit::Disable),
-        ] {
-            assert_eq!(edited(Some(&sample()), &[unchanged]), sample());
-        }
-    }
-
-    #[test]
-    fn a_new_password_leaves_nothing_of_the_old_one() {
-        let keys = |octet: u8| {
-            let iterations = std::num::NonZeroU32::new(4096).unwrap();
-            crate::sasl::scram::Keys::derive(&[octet], &[octet; 16], iterations).to_text()
-        };
-        let set = |hash: Option<&str>, scram: Option<u8>| {
-            let password = NewPassword {
-                hash: hash.map(str::to_owned),
-                scram: scram.map(keys),
-            };
-            ("alice@example.org", Edit::SetPassword(password))
-        };
-        let text = edited(Some(&sample()), &[set(Some(OTHER), Some(1))]);
-        assert!(text.contains(OTHER) && text.contains(&format!("scram = \"{}\"\n", keys(1))));
-        let text = edited(Some(&text), &[set(None, Some(2))]);
-        assert!(!text.contains(OTHER) && !text.contains(&keys(1)) && text.contains(&keys(2)));
-        let text = edited(Some(&text), &[set(Some(HASH), None)]);
-        assert!(text.contains(HASH) && !text.contains("SCRAM"));
-    }
-
-    fn credential(name: &str) -> Edit {
-        Edit::AddCredential(NewCredential {
-            name: name.to_owned(),
-            secret: SECRET.to_owned(),
-            scram: None,
-            expires: None,
-            allow_from: Vec::new(),
-            send_as: Vec::new(),
-            rcpt_allow: Vec::new(),
-            messages_per_hour: None,
-            recipients_per_day: None,
-            note: None,
-        })
-    }
-
-    const SECRET: &str = "sha256:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ";
-
-    #[test]
-    fn credentials_come_and_go() {
-        let alice = "alice@example.org";
-        let Edit::AddCredential(scanner) = credential("scanner") else {
-            unreachable!();
-        };
-        let narrow = Edit::AddCredential(NewCredential {
-            expires: Some("2027-01-31T00:00:00Z".parse().unwrap()),
-            allow_from: vec!["192.0.2.0/24".to_owned()],
-            send_as: vec![alice.to_owned()],
-            rcpt_allow: vec!["*@example.org".to_owned()],
-            messages_per_hour: Some(50),
-            note: Some("2nd floor".to_owned()),
-            ..scanner
-        });
-        let text = edited(
-            Some(&sample()),
-            &[(alice, narrow), (alice, credential("phone"))],
-        );
-        let added = format!(
-            r#"
-[[account.credential]]
-name = "scanner"
-secret = "{SECRET}"
-expires = 2027-01-31T00:00:00Z
-allow_from = ["192.0.2.0/24"]
-send_as = ["alice@example.org"]
-rcpt_allow = ["*@example.org"]
-messages_per_hour = 50
-note = "2nd floor"
-
-[[account.credential]]
-name = "phone"
-secret = "{SECRET}"
-"#
-        );
-        let expected = sample().replace("# own\n]\n", &format!("# own\n]\n{added}"));
-        assert_eq!(text, expected);
-        let remove = |name: &str| (alice, Edit::RemoveCredential(name.to_owned()));
-        // One goes, the other stays; without any, the file is as it was.
-        let (without_scanner, _) = added
-            .split_once("\n[[account.credential]]\nname = \"phone\"")
-            .unwrap();
-        let without_scanner = expected.replace(without_scanner, "");
-        assert_eq!(edited(Some(&text), &[remove("scanner")]), without_scanner);
-        assert_eq!(
-            edited(Some(&text), &[remove("phone"), remove("scanner")]),
-            sample()
-        );
-        // Another password, and a new account behind, leave them alone.
-        let other = [
-            (alice, Edit::SetPassword(hashed(OTHER))),
-            ("new@example.org", add(&[], None)),
-        ];
-        let changed = edited(Some(&text), &other);
-        assert!(changed.contains(&added) && changed.ends_with(&format!("password = \"{HASH}\"\n")));
-        let comments = text.replace(
-            "\n[[account.credential]]\nname = \"phone\"",
-            "\n# --- small things ---\n\n# in her pocket\n[[account.credential]]\nname = \"phone\"",
-        );
-        let removed = edited(Some(&comments), &[remove("phone")]);
-        assert!(
-            removed.contains("small things") && !removed.contains("pocket"),
-            "{removed}"
-        );
-    }
-
-    #[test]
-    fn removing_takes_the_entry_and_its_own_comment() {
-        assert_eq!(
-            edited(Some(&sample()), &[("scanner@example.org", Edit::Remove)]),
-            format!(
-                r#"# Accounts of example.org,
-# kept by hand.
-
-# Alice, 1st floor
-[[account]]
-name = "alice@example.org"   # since 2020
-password = "{HASH}" # changed in May
-send_as = [
-  "alice@example.org", # own
-]
-
-# --- machines ---
-
-# end of file
-"#
-            )
-        );
-        let first_removed = edited(Some(&sample()), &[("alice@example.org", Edit::Remove)]);
-        assert!(first_removed.starts_with("# Accounts of example.org,\n# kept by hand.\n"));
-        assert!(first_removed.contains("# --- machines ---\n\n# the scanner\n[[account]]\n"));
-        assert!(!first_removed.contains("alice@"));
-    }
-
-    #[test]
-    fn the_last_account_leaves_a_file_that_is_not_empty() {
-        let source = format!("[[account]]\nname = \"a@b.example\"\npassword = \"{HASH}\"\n");
-        let text = edited(Some(&source), &[("a@b.example", Edit::Remove)]);
-        assert_eq!(text, TOP_COMMENT);
-    }
-
-    #[test]
-    fn what_cannot_be_done_changes_nothing() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("accounts.toml");
-        let fails = |name: &str, edit: &Edit| -> String {
-            let findings = apply(&path, name, edit, 1024).unwrap_err();
-            findings.iter().map(Finding::one_line).collect()
-        };
-        assert!(fails("alice@example.org", &Edit::Remove).contains("no accounts file"));
-        assert!(!path.exists());
-        for (source, name, edit, expected) in [
-            (
-                sample(),
-                "alcie@example.org",
-                Edit::Remove,
-                "did you mean `alice@example.org`?",
-            ),
-            (
-                sample(),
-                "alice@Example.org",
-                add(&[], None),
-                "exists already",
-            ),
-            (sample(), "", add(&[], None), "the name is empty"),
-            (
-                sample(),
-                "new@example.org",
-                add(&["nonsense"], None),
-                "`nonsense` is not an address",
-            ),
-            (
-                sample(),
-                "alice@example.org",
-                Edit::SetPassword(hashed("plain")),
-                "is not an argon2id hash",
-            ),
-            (
-                sample(),
-                "alice@example.org",
-                Edit::RemoveCredential("scanner".to_owned()),
-                "has no credential `scanner` (hint: it has none at all)",
-            ),
-            (
-                sample() + "surprise = 1\n",
-                "alice@example.org",
-                Edit::Disable,
-                "unknown key `surprise`",
-            ),
-            (
-                format!("account = [{{ name = \"a@b.example\", password = \"{HASH}\" }}]\n"),
-                "a@b.example",
-                Edit::Disable,
-                "below its own [[account]]",
-            ),
-        ] {
-            std::fs::write(&path, &source).unwrap();
-            let said = fails(name, &edit);
-            assert!(said.contains(expected), "{said}");
-            assert_eq!(std::fs::read_to_string(&path).unwrap(), source);
-        }
-    }
-
-    #[test]
-    fn modes_and_links() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("accounts.toml");
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().mode() & 0o7777;
-        let made = apply(&path, "alice@example.org", &add(&[], None), 1024).unwrap();
-        assert!(made.created && made.changed);
-        assert_eq!(mode(&path), 0o600);
-        std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        let link = directory.path().join("link.toml");
-        std::os::unix::fs::symlink(&path, &link).unwrap();
-        // What a crash left behind is no obstacle.
-        std::fs::write(directory.path().join(".accounts.toml.new"), "half").unwrap();
-        apply(&link, "alice@example.org", &Edit::Disable, 1024).unwrap();
-        assert_eq!(mode(&path), 0o640);
-        assert!(std::fs::symlink_metadata(&link).unwrap().is_symlink());
-        assert!(
-            std::fs::read_to_string(&path)
-                .unwrap()
-                .contains("disabled = true")
-        );
-    }
-
-    #[test]
-    fn concurrent_edits_all_take_effect() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("accounts.toml");
-        std::thread::scope(|scope| {
-            for number in 0..8 {
-                let path = &path;
-                scope.spawn(move || {
-                    let name = format!("user{number}@example.org");
-                    apply(path, &name, &add(&[], None), 1024).unwrap();
-                });
-            }
-        });
-        let (accounts, _) = Directory::read(&path, 1024).unwrap();
-        assert_eq!(accounts.records().len(), 8);
-    }
-
-    #[test]
-    fn only_new_warnings_are_told() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("accounts.toml");
-        std::fs::write(&path, "[[account]]\nname = \"a@b.example\"\n").unwrap();
-        std::fs::set_permissions(&path, Permissions::from_mode(0o600)).unwrap();
-        let edited = apply(&path, "scanner", &add(&[], None), 1024).unwrap();
-        let said: Vec<_> = edited.warnings.iter().map(|w| w.message.as_str()).collect();
-        assert_eq!(
-            said,
-            ["account `scanner` may send as nobody: its name is no address and it has no send_as"]
-        );
-    }
-}
+mod tests;

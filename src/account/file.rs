@@ -16,7 +16,6 @@ use toml::de::{DeTable, DeValue};
 
 use super::directory::{CredentialRecord, Directory, Record, ScramSecrets};
 use super::identity::{NAME_BYTES_MAX, prepare_name};
-use super::password::PasswordHash;
 use super::stored::Stored;
 use crate::decision::{Account, SenderPattern};
 use crate::diagnostic::{Finding, nearest};
@@ -394,8 +393,8 @@ impl<'s> Reader<'s> {
     fn password(&mut self, label: &str, value: &Spanned<DeValue<'_>>) -> Option<Arc<Stored>> {
         let hint = "set it anew: gatepost account password NAME";
         let text = self.secret_text(label, "password", value, hint)?;
-        match PasswordHash::parse(text, self.memory_kib_max) {
-            Ok(hash) => Some(Arc::new(Stored::Argon2id(hash))),
+        match Stored::parse(text, self.memory_kib_max) {
+            Ok(stored) => Some(Arc::new(stored)),
             Err(error) => {
                 self.notes
                     .error(&value.span(), format!("{label}: the password {error}"))

@@ -83,7 +83,7 @@ impl Hasher {
         let checked = tokio::task::spawn_blocking(move || {
             // The permits live exactly as long as this closure does, whoever still waits for it.
             let _permits = permits;
-            let mut memory = Lent::new(pool, block_count)?;
+            let mut memory = Lent::new(pool, memory_kib as usize, block_count)?;
             work(&mut memory.blocks)
         });
         match checked.await {
@@ -179,9 +179,9 @@ struct Pool {
 }
 
 impl Pool {
-    /// An idle buffer of exactly `count` blocks, or `None` after making room for a new one.
-    fn lend(&mut self, count: usize) -> Option<Vec<Block>> {
-        self.lent += count;
+    /// An idle buffer of exactly `count` blocks, or `None` after making room for `kib` of memory.
+    fn lend(&mut self, kib: usize, count: usize) -> Option<Vec<Block>> {
+        self.lent += kib;
         if let Some(index) = self.idle.iter().position(|blocks| blocks.len() == count) {
             self.idle_kib -= count;
             return Some(self.idle.swap_remove(index));
@@ -196,18 +196,22 @@ impl Pool {
     }
 }
 
-/// A buffer out of the pool, and back into it when dropped.
+/// A buffer out of the pool, and back into it when dropped; or, with no blocks, room for memory that somebody else
+/// allocates.
 struct Lent {
     pool: Arc<Mutex<Pool>>,
+    kib: usize,
     count: usize,
     blocks: Vec<Block>,
 }
 
 impl Lent {
-    fn new(pool: Arc<Mutex<Pool>>, count: usize) -> Result<Self, Unavailable> {
-        let idle = lock(&pool).lend(count);
+    /// `kib` is what the work takes, `count` how many of them are blocks of ours.
+    fn new(pool: Arc<Mutex<Pool>>, kib: usize, count: usize) -> Result<Self, Unavailable> {
+        let idle = lock(&pool).lend(kib, count);
         let mut lent = Self {
             pool,
+            kib,
             count,
             blocks: idle.unwrap_or_default(),
         };
@@ -224,7 +228,7 @@ impl Lent {
 impl Drop for Lent {
     fn drop(&mut self) {
         let mut pool = lock(&self.pool);
-        pool.lent -= self.count;
+        pool.lent -= self.kib;
         if self.count > 0 && self.blocks.len() == self.count {
             pool.idle_kib += self.count;
             pool.idle.push(std::mem::take(&mut self.blocks));
@@ -255,7 +259,7 @@ mod tests {
         };
         let text = make(&Secret::from("secret"), parameters).unwrap();
         let hash = PasswordHash::parse(&text, memory_kib).unwrap();
-        Arc::new(Stored::Argon2id(hash))
+        Arc::new(Stored::Argon2(hash))
     }
 
     fn runtime() -> tokio::runtime::Runtime {
@@ -350,16 +354,22 @@ mod tests {
             let pool = lock(pool);
             (pool.lent, pool.idle_kib, pool.idle.len())
         };
-        let first = Lent::new(Arc::clone(&pool), 16).unwrap();
-        let second = Lent::new(Arc::clone(&pool), 16).unwrap();
+        let lend = |kib| Lent::new(Arc::clone(&pool), kib, kib).unwrap();
+        let first = lend(16);
+        let second = lend(16);
         assert_eq!(state(&pool), (32, 0, 0));
         drop((first, second));
         assert_eq!(state(&pool), (0, 32, 2));
-        let again = Lent::new(Arc::clone(&pool), 16).unwrap();
+        let again = lend(16);
         assert_eq!(state(&pool), (16, 16, 1));
-        let other = Lent::new(Arc::clone(&pool), 24).unwrap();
+        let other = lend(24);
         assert_eq!(state(&pool), (40, 0, 0));
         drop((again, other));
         assert_eq!(state(&pool), (0, 40, 2));
+        // Memory of somebody else's counts, too, and leaves no buffer behind.
+        let foreign = Lent::new(Arc::clone(&pool), 20, 0).unwrap();
+        assert_eq!(state(&pool), (20, 16, 1));
+        drop(foreign);
+        assert_eq!(state(&pool), (0, 16, 1));
     }
 }

@@ -4,6 +4,7 @@
 //! here knows which accounts exist.
 
 use stringprep::saslprep;
+use zeroize::Zeroizing;
 
 use crate::secret::Secret;
 
@@ -18,7 +19,7 @@ pub enum Unusable {
     /// Nothing is left of it after the preparation.
     #[error("is empty")]
     Empty,
-    /// It is not UTF-8, or holds what SASLprep prohibits: control characters, private use, mixed directions.
+    /// It holds what SASLprep prohibits: control characters, private use, mixed directions.
     #[error("holds characters that SASLprep (RFC 4013) forbids")]
     Forbidden,
     /// Longer than [`NAME_BYTES_MAX`] or [`PASSWORD_BYTES_MAX`].
@@ -39,18 +40,45 @@ pub fn prepare_name(text: &str) -> Result<String, Unusable> {
     }
 }
 
+/// A password in the forms in which it can be compared.
+#[derive(Clone, Debug)]
+pub struct Prepared {
+    /// After SASLprep: what gatepost hashes.
+    pub prepared: Secret,
+    /// As it was typed, in UTF-8: what other programs hash.
+    pub typed: Secret,
+}
+
 /// The form of a password that is hashed.
 pub fn prepare_password(password: &Secret) -> Result<Secret, Unusable> {
+    prepare_typed(password).map(|password| password.prepared)
+}
+
+/// Both forms of a password.
+///
+/// Octets that are not UTF-8 are taken for Latin-1: that is what clients send that know nothing of RFC 4616, and their
+/// users type the same as everybody.
+pub fn prepare_typed(password: &Secret) -> Result<Prepared, Unusable> {
     let octets = password.expose();
     if octets.len() > PASSWORD_BYTES_MAX {
         return Err(Unusable::TooLong);
     }
-    let text = std::str::from_utf8(octets).map_err(|_| Unusable::Forbidden)?;
-    let prepared = saslprep(text).map_err(|_| Unusable::Forbidden)?;
+    let typed = match std::str::from_utf8(octets) {
+        Ok(text) => Zeroizing::new(text.to_owned()),
+        Err(_) => {
+            let mut text = Zeroizing::new(String::with_capacity(2 * octets.len()));
+            text.extend(octets.iter().copied().map(char::from));
+            text
+        }
+    };
+    let prepared = saslprep(&typed).map_err(|_| Unusable::Forbidden)?;
     if prepared.is_empty() {
         return Err(Unusable::Empty);
     }
-    Ok(Secret::new(prepared.into_owned().into_bytes()))
+    Ok(Prepared {
+        prepared: Secret::new(prepared.into_owned().into_bytes()),
+        typed: Secret::from(typed.as_str()),
+    })
 }
 
 #[cfg(test)]
@@ -93,7 +121,13 @@ mod tests {
         assert_eq!(prepare("a\u{a0}b".as_bytes()), Ok(b"a b".to_vec()));
         assert_eq!(prepare(b""), Err(Unusable::Empty));
         assert_eq!(prepare(b"a\0b"), Err(Unusable::Forbidden));
-        assert_eq!(prepare(b"\xff\xfe"), Err(Unusable::Forbidden));
+        // Latin-1, and what SASLprep forbids in it.
+        assert_eq!(
+            prepare(b"gr\xfc\xdf"),
+            Ok("gr\u{fc}\u{df}".as_bytes().to_vec())
+        );
+        assert_eq!(prepare(b"\xe9\x85"), Err(Unusable::Forbidden));
+        assert_eq!(prepare(b"\xff\0"), Err(Unusable::Forbidden));
         assert_eq!(prepare(&[b'x'; 1025]), Err(Unusable::TooLong));
         assert!(prepare(&[b'x'; 1024]).is_ok());
     }

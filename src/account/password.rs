@@ -1,4 +1,4 @@
-//! Password hashes: argon2id (RFC 9106) in the PHC string format, made, read and compared.
+//! Password hashes: argon2 (RFC 9106) in the PHC string format, read and compared; of its kinds, argon2id is made.
 //!
 //! Verification obeys the parameters in the stored string, so their ceilings are checked when the string is read: no
 //! line in a file can make a login cost gigabytes or minutes. Nothing here prepares passwords (that is
@@ -8,6 +8,8 @@
 use std::fmt;
 
 use argon2::{Algorithm, Argon2, Block, Params, PasswordHasher as _, Version};
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD_NO_PAD;
 use password_hash::phc;
 use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
@@ -50,6 +52,8 @@ impl Default for Parameters {
 /// A stored password hash, within its ceilings.
 #[derive(Clone)]
 pub struct PasswordHash {
+    algorithm: Algorithm,
+    version: Version,
     parameters: Parameters,
     argon2: Argon2<'static>,
     salt: Vec<u8>,
@@ -60,10 +64,10 @@ pub struct PasswordHash {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum HashError {
     /// Another algorithm, another version, or plain text.
-    #[error("is not an argon2id hash (`$argon2id$v=19$m=..,t=..,p=..$salt$hash`)")]
-    NotArgon2id,
+    #[error("is not an argon2 hash (`$argon2id$v=19$m=..,t=..,p=..$salt$hash`)")]
+    NotArgon2,
     /// It begins as one but cannot be read.
-    #[error("is a damaged argon2id hash")]
+    #[error("is a damaged argon2 hash")]
     Malformed,
     /// More memory than all checks together may hold.
     #[error(
@@ -100,13 +104,19 @@ pub struct HashingFailed;
 impl PasswordHash {
     /// Reads a PHC string; `memory_kib_max` is what one check may take.
     pub fn parse(text: &str, memory_kib_max: u32) -> Result<Self, HashError> {
-        if !text.starts_with("$argon2id$") {
-            return Err(HashError::NotArgon2id);
-        }
+        let algorithm = match text.strip_prefix('$').and_then(|text| text.split_once('$')) {
+            Some(("argon2id", _)) => Algorithm::Argon2id,
+            Some(("argon2i", _)) => Algorithm::Argon2i,
+            Some(("argon2d", _)) => Algorithm::Argon2d,
+            _ => return Err(HashError::NotArgon2),
+        };
         let hash = phc::PasswordHash::new(text).map_err(|_| HashError::Malformed)?;
-        if hash.version != Some(Version::V0x13.into()) {
-            return Err(HashError::NotArgon2id);
-        }
+        let version = match hash.version {
+            Some(19) => Version::V0x13,
+            // Of before 2016, when the text did not always say so, and argon2id was not there yet.
+            None | Some(16) if algorithm != Algorithm::Argon2id => Version::V0x10,
+            _ => return Err(HashError::NotArgon2),
+        };
         let (mut memory_kib, mut passes, mut lanes) = (None, None, None);
         for (name, value) in hash.params.iter() {
             let place = match name.as_str() {
@@ -138,7 +148,12 @@ impl PasswordHash {
         if !OUTPUT_BYTES.contains(&output.len()) {
             return Err(HashError::Output(output.len()));
         }
-        Self::assemble(parameters, salt.to_vec(), output.as_bytes().to_vec())
+        Self::assemble(
+            (algorithm, version),
+            parameters,
+            salt.to_vec(),
+            output.as_bytes().to_vec(),
+        )
     }
 
     /// A hash that costs what others with these parameters cost and belongs to nobody. Whoever compares a password
@@ -146,6 +161,7 @@ impl PasswordHash {
     pub fn dummy(parameters: Parameters) -> Result<Self, HashError> {
         parameters.check(MEMORY_KIB_MAX)?;
         Self::assemble(
+            (Algorithm::Argon2id, Version::V0x13),
             parameters,
             vec![0; phc::Salt::RECOMMENDED_LENGTH],
             vec![0; Params::DEFAULT_OUTPUT_LEN],
@@ -155,6 +171,11 @@ impl PasswordHash {
     /// What it costs.
     pub fn parameters(&self) -> Parameters {
         self.parameters
+    }
+
+    /// Whether it is argon2id, of the kinds that there are.
+    pub fn is_argon2id(&self) -> bool {
+        self.algorithm == Algorithm::Argon2id
     }
 
     /// How many blocks of memory [`matches`](Self::matches) needs.
@@ -175,6 +196,7 @@ impl PasswordHash {
     /// Whether both are the same stored string, in effect.
     pub fn same_as(&self, other: &Self) -> bool {
         self.parameters == other.parameters
+            && (self.algorithm, self.version) == (other.algorithm, other.version)
             && self.salt == other.salt
             && bool::from(self.output.ct_eq(&other.output))
     }
@@ -189,11 +211,18 @@ impl PasswordHash {
         for number in [memory_kib, passes, lanes] {
             take(&number.to_le_bytes());
         }
+        take(self.algorithm.as_str().as_bytes());
+        take(&u32::from(self.version).to_le_bytes());
         take(&self.salt);
         take(&self.output);
     }
 
-    fn assemble(parameters: Parameters, salt: Vec<u8>, output: Vec<u8>) -> Result<Self, HashError> {
+    fn assemble(
+        (algorithm, version): (Algorithm, Version),
+        parameters: Parameters,
+        salt: Vec<u8>,
+        output: Vec<u8>,
+    ) -> Result<Self, HashError> {
         let Parameters {
             memory_kib,
             passes,
@@ -202,8 +231,10 @@ impl PasswordHash {
         let params = Params::new(memory_kib, passes, lanes, Some(output.len()))
             .map_err(|_| HashError::Malformed)?;
         Ok(Self {
+            algorithm,
+            version,
             parameters,
-            argon2: Argon2::new(Algorithm::Argon2id, Version::V0x13, params),
+            argon2: Argon2::new(algorithm, version, params),
             salt,
             output,
         })
@@ -256,9 +287,41 @@ pub fn make(password: &Secret, parameters: Parameters) -> Result<String, Hashing
     Ok(hash.to_string())
 }
 
+/// The same in `memory`, which holds at least as many blocks as the parameters have KiB.
+pub(super) fn make_in(
+    memory: &mut [Block],
+    password: &Secret,
+    parameters: Parameters,
+) -> Result<String, HashingFailed> {
+    let mut salt = [0; phc::Salt::RECOMMENDED_LENGTH];
+    getrandom::fill(&mut salt).map_err(|_| HashingFailed)?;
+    let Parameters {
+        memory_kib,
+        passes,
+        lanes,
+    } = parameters;
+    let params = Params::new(memory_kib, passes, lanes, None).map_err(|_| HashingFailed)?;
+    let mut output = Zeroizing::new([0; Params::DEFAULT_OUTPUT_LEN]);
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params)
+        .hash_password_into_with_memory(password.expose(), &salt, output.as_mut_slice(), memory)
+        .map_err(|_| HashingFailed)?;
+    Ok(format!(
+        "$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${}${}",
+        BASE64_STANDARD_NO_PAD.encode(salt),
+        BASE64_STANDARD_NO_PAD.encode(output.as_slice())
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ARGON2_I_AND_D: [&str; 4] = [
+        "$argon2i$v=16$m=64,t=2,p=1$c29tZXNhbHQ$VAqdkApx3AhiPRSTfpL/UVT4CtcTp+/C",
+        "$argon2i$v=19$m=64,t=2,p=1$c29tZXNhbHQ$6IcN/6/mCIDg4uOMuzcHVMh8xpQAz3du",
+        "$argon2d$m=64,t=2,p=1$c29tZXNhbHQ$VZmrenFz2sc3vEXLhKGkiruiI939SpxS",
+        "$argon2d$v=19$m=64,t=2,p=1$c29tZXNhbHQ$8aQcrxV/tyjlDCv6g6rbD4hWi/eIjCFf",
+    ];
 
     const CHEAP: Parameters = Parameters {
         memory_kib: 16,
@@ -285,6 +348,16 @@ mod tests {
     }
 
     #[test]
+    fn what_is_made_in_given_memory_can_be_checked() {
+        let mut memory = vec![Block::new(); 16];
+        let text = make_in(&mut memory, &Secret::from("correct horse"), CHEAP).unwrap();
+        let hash = PasswordHash::parse(&text, 16).unwrap();
+        assert!(matches(&hash, "correct horse") && !matches(&hash, "correct horsE"));
+        let again = make_in(&mut memory, &Secret::from("correct horse"), CHEAP).unwrap();
+        assert_ne!(text, again, "each hash has its own salt");
+    }
+
+    #[test]
     fn dirty_memory_does_not_matter() {
         let mut memory = vec![Block::new(); 64];
         for password in ["one", "two"] {
@@ -305,24 +378,42 @@ mod tests {
     }
 
     #[test]
+    fn the_other_kinds() {
+        // Made by the reference implementation: echo -n "correct horse" | argon2 somesalt -i -v 10 -t 2 -k 64 -l 24
+        for text in ARGON2_I_AND_D {
+            let hash = PasswordHash::parse(text, 1024).unwrap();
+            assert!(!hash.is_argon2id());
+            assert!(matches(&hash, "correct horse"), "{text}");
+            assert!(!matches(&hash, "correct horsE"), "{text}");
+        }
+    }
+
+    #[test]
     fn ceilings() {
         let salt = "c29tZXNhbHRzb21lc2FsdA";
         let output = "CTFhFdXPJO1aFaMaO6Mm5c8y7cJHAph8ArZWb2GRPPc";
         let phc = |parameters: &str| format!("$argon2id$v=19${parameters}${salt}${output}");
         for (text, error) in [
-            (String::new(), HashError::NotArgon2id),
-            ("hunter2".to_owned(), HashError::NotArgon2id),
+            (String::new(), HashError::NotArgon2),
+            ("hunter2".to_owned(), HashError::NotArgon2),
             (
-                phc("m=16,t=1,p=1").replace("argon2id", "argon2i"),
-                HashError::NotArgon2id,
+                phc("m=16,t=1,p=1").replace("argon2id", "argon2x"),
+                HashError::NotArgon2,
+            ),
+            (
+                phc("m=129,t=1,p=1").replace("argon2id", "argon2d"),
+                HashError::TooMuchMemory {
+                    memory_kib: 129,
+                    allowed_kib: 128,
+                },
             ),
             (
                 phc("m=16,t=1,p=1").replace("v=19", "v=16"),
-                HashError::NotArgon2id,
+                HashError::NotArgon2,
             ),
             (
                 format!("$argon2id$m=16,t=1,p=1${salt}${output}"),
-                HashError::NotArgon2id,
+                HashError::NotArgon2,
             ),
             ("$argon2id$v=19".to_owned(), HashError::Malformed),
             (

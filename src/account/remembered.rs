@@ -112,7 +112,7 @@ mod tests {
             passes: 1,
             lanes: 1,
         });
-        Stored::Argon2id(hash.unwrap())
+        Stored::Argon2(hash.unwrap())
     }
 
     #[test]

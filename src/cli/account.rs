@@ -15,6 +15,7 @@ use zeroize::Zeroizing;
 use super::{Failure, print, say};
 
 mod credential;
+mod import;
 
 use crate::account::directory::{Directory, Record, ScramSecrets};
 use crate::account::edit::{self, Edit, Edited, NewAccount, NewPassword};
@@ -90,6 +91,9 @@ enum Command {
         #[command(subcommand)]
         command: credential::Command,
     },
+    /// Take over accounts from a Dovecot passwd-file or an htpasswd-style file
+    #[command(after_help = import::HELP)]
+    Import(import::Import),
     /// List all accounts
     #[command(after_help = JSON_HELP)]
     List {
@@ -189,6 +193,7 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
             let new = NewAccount {
                 password,
                 send_as,
+                allow_from: Vec::new(),
                 note,
             };
             let edited = place.edit(&name, &Edit::Add(new))?;
@@ -218,6 +223,12 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
         Command::Disable { name } => print(done("disabled", &place.edit(&name, &Edit::Disable)?)),
         Command::Enable { name } => print(done("enabled", &place.edit(&name, &Edit::Enable)?)),
         Command::Credential { command } => credential::run(&place, command)?,
+        Command::Import(arguments) => {
+            return Ok(match import::run(&place, &arguments)? {
+                true => ExitCode::SUCCESS,
+                false => ExitCode::FAILURE,
+            });
+        }
         Command::List { json } => {
             let directory = place.read()?;
             if json {

@@ -18,6 +18,7 @@ pub const KEYS: &[&str] = &[
     "auth.hash_memory",
     "auth.hash_queue",
     "auth.cache_for",
+    "auth.upgrade_hashes",
     "extensions.withhold",
     "extensions.deliver_by_minimum",
     "extensions.priority_max",

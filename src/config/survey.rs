@@ -19,6 +19,8 @@ use crate::diagnostic::Finding;
 use crate::queue::SpoolSettings;
 use crate::tls::Tls;
 
+/// Weak passwords that are told one by one.
+const WEAK_FINDINGS_MAX: usize = 20;
 /// Expired credentials that are told one by one.
 const EXPIRED_FINDINGS_MAX: usize = 20;
 /// Accounts that one finding names.
@@ -75,6 +77,7 @@ pub fn survey(path: &Path, now: Now) -> Survey {
         Ok((accounts, warnings)) => {
             findings.extend(warnings);
             findings.extend(scram_finding(&config, &accounts));
+            findings.extend(weak_findings(&config, &accounts));
             findings.extend(expired_findings(&config, &accounts, now));
             survey.accounts = Some(accounts);
         }
@@ -124,6 +127,35 @@ fn scram_finding(config: &Config, accounts: &Accounts) -> Option<Finding> {
         .in_file(&config.accounts.file)
         .hint("gatepost account password NAME --store both, or leave SCRAM out of auth.mechanisms")
     })
+}
+
+/// Hashes that would give their passwords away if the accounts file were stolen.
+fn weak_findings(config: &Config, accounts: &Accounts) -> Vec<Finding> {
+    let weak = accounts.weak();
+    let mut findings: Vec<Finding> = weak
+        .iter()
+        .take(WEAK_FINDINGS_MAX)
+        .map(|(account, weakness)| {
+            let message = format!("the password of account `{account}` is kept as {weakness}");
+            Finding::warning(message)
+                .in_file(&config.accounts.file)
+                .hint(match config.accounts.upgrade_hashes {
+                    true => "the next login with it makes an argon2id hash of it".to_owned(),
+                    false => format!(
+                        "auth.upgrade_hashes = true, or gatepost account password {account}"
+                    ),
+                })
+        })
+        .collect();
+    if let Some(more) = weak
+        .len()
+        .checked_sub(WEAK_FINDINGS_MAX)
+        .filter(|more| *more > 0)
+    {
+        let message = format!("and {more} more passwords are kept in a weak form");
+        findings.push(Finding::warning(message).in_file(&config.accounts.file));
+    }
+    findings
 }
 
 /// Credentials that could be removed.

@@ -246,7 +246,7 @@ impl World {
         let Output { status, stderr, .. } = child.wait_with_output().unwrap();
         let root = self.root.path().display().to_string();
         let text = String::from_utf8(stderr).unwrap().replace(&root, "DIR");
-        (status.code(), text)
+        (status.code(), without_weak_hashes(&text))
     }
 
     /// Starts the daemon and waits until it is ready.
@@ -277,6 +277,22 @@ impl World {
             trusted: trusting(&self.certificate()),
         }
     }
+}
+
+/// What was said, but for the warnings about the cheap hashes that the tests have.
+fn without_weak_hashes(text: &str) -> String {
+    let mut kept = String::new();
+    let mut lines = text.lines();
+    while let Some(line) = lines.next() {
+        if line.ends_with("is kept as argon2 with less than 7 MiB") {
+            // Its hint.
+            lines.next();
+        } else {
+            kept.push_str(line);
+            kept.push('\n');
+        }
+    }
+    kept
 }
 
 /// One entry of an accounts file, with a hash that costs next to nothing.

@@ -354,3 +354,42 @@ fn a_credential_lives_and_dies() {
     login(&phone);
     daemon.stop();
 }
+
+/// Somebody moves in with the hash of another server, and logs in as ever.
+#[test]
+fn an_imported_hash_is_upgraded() {
+    let world = World::new(Settings {
+        auth: "upgrade_hashes = true",
+        ..Settings::default()
+    });
+    // Of "correct horse", by crypt(3).
+    let hash = "$2y$05$abcdefghijklmnopqrstuuHNbAKRhpaujgo33bRWs.NLUTJO3lOy2";
+    let users = format!("moved@example.org:{{BLF-CRYPT}}{hash}:::::\n");
+    world.replace("users", &users);
+    let path = world.shown("users");
+    let report = account_command(&world, &["import", &path]);
+    assert_eq!(
+        report,
+        "imported 1 of 1 accounts; 1 with a weak hash (`gatepost check` lists them)\n"
+    );
+    let daemon = world.start();
+    daemon.event("warning", |event| {
+        let finding = event["finding"].as_str().unwrap();
+        finding.contains("moved@example.org") && finding.contains("bcrypt with a cost below 10")
+    });
+    let login = |password: &str| {
+        let mut client = Client::secured(&daemon, TlsStart::Implicit);
+        client.login("moved@example.org", password)
+    };
+    assert_eq!(login("wrong"), FAILED);
+    assert_eq!(login(PASSWORD), ACCEPTED);
+    daemon.event("account.upgraded", |event| {
+        event["account"] == "moved@example.org"
+    });
+    daemon.event("reload", |event| event["what"] == "accounts");
+    let accounts = std::fs::read_to_string(world.path("accounts.toml")).unwrap();
+    assert!(!accounts.contains(hash) && accounts.contains("$argon2id$v=19$m=19456,t=2,p=1$"));
+    assert_eq!(login("wrong"), FAILED);
+    assert_eq!(login(PASSWORD), ACCEPTED);
+    daemon.stop();
+}

@@ -100,7 +100,7 @@ fn a_broken_entry_among_the_accounts() {
             world.replace("accounts.toml", &format!("{good}{bad}"));
         },
         "error: DIR/accounts.toml:7:12: account `bob@example.org`: \
-         the password is not an argon2id hash (`$argon2id$v=19$m=..,t=..,p=..$salt$hash`)\n\
+         the password is not a password hash that can be checked (argon2, bcrypt, SHA-crypt, yescrypt, scrypt, PBKDF2, {SSHA})\n\
          hint: set it anew: gatepost account password NAME",
     );
 }

@@ -1,0 +1,490 @@
+//! Claims and their answers, against real accounts files.
+
+use std::path::Path;
+
+use super::password::make;
+use super::*;
+
+fn hash_of(password: &str) -> String {
+    let cheap = Parameters {
+        memory_kib: 16,
+        passes: 1,
+        lanes: 1,
+    };
+    make(&Secret::from(password), cheap).unwrap()
+}
+
+fn entry(name: &str, hash: &str) -> String {
+    format!("[[account]]\nname = \"{name}\"\npassword = \"{hash}\"\n")
+}
+
+fn settings(file: &Path) -> AccountSettings {
+    AccountSettings {
+        file: file.to_owned(),
+        hash_memory: 64 << 10,
+        hash_queue: 8,
+        cache_for: None,
+        upgrade_hashes: false,
+    }
+}
+
+fn open(source: &str) -> (Accounts, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("accounts.toml");
+    std::fs::write(&file, source).unwrap();
+    let (accounts, _) = Accounts::open(&settings(&file)).unwrap();
+    (accounts, directory)
+}
+
+fn claim(authorization_identity: &str, name: &str, password: &[u8]) -> Claim {
+    Claim::Password {
+        authorization_identity: authorization_identity.to_owned(),
+        authentication_identity: name.to_owned(),
+        password: Secret::new(password.to_vec()),
+    }
+}
+
+/// The account as it stands.
+fn named(accounts: &Accounts, name: &str) -> Option<Arc<Account>> {
+    let state = accounts.state.load();
+    let record = state.directory.find(name)?;
+    accounts.account(&record.account)
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread()
+        .build()
+        .unwrap()
+}
+
+/// The answer in one line: the account's name, or the reason and the name for the log.
+fn answer(accounts: &Accounts, claim: &Claim, client: &str) -> String {
+    let check = accounts.check(claim, client.parse().unwrap());
+    match runtime().block_on(check).unwrap() {
+        Authentication::Accept(account) => format!("accept {}", account.name),
+        Authentication::Refuse { reason, name, .. } => {
+            format!("{reason:?} {}", name.as_deref().unwrap_or("-"))
+        }
+    }
+}
+
+#[test]
+fn claims_and_their_answers() {
+    let hash = hash_of("secret");
+    let (accounts, _directory) = open(&format!(
+        "{}{}disabled = true\n{}allow_from = [\"192.0.2.0/24\", \"2001:db8::/64\"]\n{}",
+        entry("alice@example.org", &hash),
+        entry("off@example.org", &hash),
+        entry("near@example.org", &hash),
+        "[[account]]\nname = \"empty@example.org\"\n",
+    ));
+    let (alice, off, near, empty) = (
+        "alice@example.org",
+        "off@example.org",
+        "near@example.org",
+        "empty@example.org",
+    );
+    for (name, password, expected) in [
+        (alice, "secret", "accept alice@example.org"),
+        ("alice@EXAMPLE.org", "secret", "accept alice@example.org"),
+        (alice, "Secret", "WrongPassword alice@example.org"),
+        (
+            "ALICE@example.org",
+            "secret",
+            "UnknownAccount ALICE@example.org",
+        ),
+        ("hunter2hunter2", "secret", "UnknownAccount -"),
+        ("", "secret", "Unusable -"),
+        ("al\u{7}ice@example.org", "secret", "Unusable -"),
+        (alice, "", "Unusable alice@example.org"),
+        (alice, "se\0cret", "Unusable alice@example.org"),
+        (off, "secret", "Disabled off@example.org"),
+        (off, "wrong", "WrongPassword off@example.org"),
+        (near, "secret", "AddressNotAllowed near@example.org"),
+        (near, "wrong", "WrongPassword near@example.org"),
+        (empty, "secret", "WrongPassword empty@example.org"),
+        (empty, "unusable", "WrongPassword empty@example.org"),
+    ] {
+        let claim = claim("", name, password.as_bytes());
+        let answer = answer(&accounts, &claim, "203.0.113.7");
+        assert_eq!(answer, expected, "{name:?} {password:?}");
+    }
+    for (client, expected) in [
+        ("192.0.2.9", "accept near@example.org"),
+        ("::ffff:192.0.2.9", "accept near@example.org"),
+        ("2001:db8::5", "accept near@example.org"),
+        ("2001:db8:0:1::5", "AddressNotAllowed near@example.org"),
+        ("192.0.3.9", "AddressNotAllowed near@example.org"),
+    ] {
+        let answer = answer(&accounts, &claim("", near, b"secret"), client);
+        assert_eq!(answer, expected, "{client}");
+    }
+    for (authorization_identity, password, expected) in [
+        (alice, "secret", "accept alice@example.org"),
+        ("alice@Example.org", "secret", "accept alice@example.org"),
+        (off, "secret", "AuthorizationIdentity alice@example.org"),
+        ("\0", "secret", "AuthorizationIdentity alice@example.org"),
+        (off, "wrong", "WrongPassword alice@example.org"),
+    ] {
+        let claim = claim(authorization_identity, alice, password.as_bytes());
+        let answer = answer(&accounts, &claim, "203.0.113.7");
+        assert_eq!(answer, expected, "{authorization_identity:?}");
+    }
+    for (password, expected) in [
+        (b"\x85\xff".as_slice(), "Unusable alice@example.org"),
+        (b"\xff", "WrongPassword alice@example.org"),
+        (&[b'x'; 2000], "Unusable alice@example.org"),
+    ] {
+        let answer = answer(&accounts, &claim("", alice, password), "203.0.113.7");
+        assert_eq!(answer, expected);
+    }
+}
+
+#[test]
+fn a_remembered_login_needs_no_hash_and_bends_no_rule() {
+    let alice = entry("alice@example.org", &hash_of("secret"));
+    let (accounts, directory) = open(&alice);
+    let file = directory.path().join("accounts.toml");
+    let remembering = AccountSettings {
+        cache_for: Some(Duration::from_secs(600)),
+        ..settings(&file)
+    };
+    accounts.reconfigure(&remembering).unwrap();
+    let login = |password: &str| {
+        let claim = claim("", "alice@example.org", password.as_bytes());
+        let check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+        match runtime().block_on(check) {
+            Ok(Authentication::Accept(_)) => "accepted",
+            Ok(Authentication::Refuse {
+                reason: RefusedLogin::Disabled,
+                ..
+            }) => "disabled",
+            Ok(Authentication::Refuse { .. }) => "refused",
+            Err(Unavailable(_)) => "needs a hash",
+        }
+    };
+    assert_eq!(login("wrong"), "refused");
+    assert_eq!(login("secret"), "accepted");
+    accounts.state.load().hasher.close();
+    assert_eq!(login("secret"), "accepted");
+    // A guess is never answered from memory.
+    assert_eq!(login("wrong"), "needs a hash");
+    // What else is in the file counts at once, and a reload by itself forgets nothing.
+    std::fs::write(&file, format!("{alice}disabled = true\n")).unwrap();
+    accounts.reload().unwrap();
+    assert_eq!(login("secret"), "disabled");
+    std::fs::write(&file, &alice).unwrap();
+    accounts.reload().unwrap();
+    assert_eq!(login("secret"), "accepted");
+    // The same password, stored anew, is another one.
+    std::fs::write(&file, entry("alice@example.org", &hash_of("secret"))).unwrap();
+    accounts.reload().unwrap();
+    assert_eq!(login("secret"), "needs a hash");
+    // "off" forgets.
+    std::fs::write(&file, &alice).unwrap();
+    accounts.reconfigure(&settings(&file)).unwrap();
+    assert_eq!(login("secret"), "needs a hash");
+}
+
+#[test]
+fn passwords_as_clients_send_them() {
+    let longest = "x".repeat(255);
+    for password in [
+        "x",
+        &longest,
+        "a:b",
+        "100%",
+        "%s%n",
+        " ",
+        "gr\u{fc}\u{df}",
+        "\u{4f60}",
+    ] {
+        let (accounts, _directory) = open(&entry("a@b.example", &hash_of(password)));
+        let answer =
+            |octets: &[u8]| answer(&accounts, &claim("", "a@b.example", octets), "192.0.2.1");
+        assert_eq!(
+            answer(password.as_bytes()),
+            "accept a@b.example",
+            "{password}"
+        );
+        let latin: Option<Vec<u8>> = password.chars().map(|c| u8::try_from(c).ok()).collect();
+        if let Some(latin) = latin {
+            assert_eq!(
+                answer(&latin),
+                "accept a@b.example",
+                "{password} in Latin-1"
+            );
+        }
+        let nul = [password.as_bytes(), b"\0"].concat();
+        assert_eq!(answer(&nul), "Unusable a@b.example", "{password}");
+    }
+}
+
+#[test]
+fn hashes_of_other_programs_log_in_and_are_upgraded() {
+    // Of "gr\u{fc}\u{df} \u{2168}", as typed: SASLprep would make it another.
+    let foreign = "{SSHA256}";
+    let typed = "gr\u{fc}\u{df} \u{2168}";
+    let salted = [typed.as_bytes(), b"salt"].concat();
+    let digest = aws_lc_rs::digest::digest(&aws_lc_rs::digest::SHA256, &salted);
+    let octets = [digest.as_ref(), b"salt"].concat();
+    let text = base64::Engine::encode(&base64::prelude::BASE64_STANDARD, octets);
+    let source = format!(
+        "# kept\n{}note = \"also kept\" # and this\n",
+        entry("alice@example.org", &format!("{foreign}{text}"))
+    );
+    let (accounts, directory) = open(&source);
+    let file = directory.path().join("accounts.toml");
+    let upgrading = AccountSettings {
+        hash_memory: 32 << 20,
+        upgrade_hashes: true,
+        ..settings(&file)
+    };
+    assert_eq!(
+        accounts.weak(),
+        [("alice@example.org".to_owned(), "a single digest")]
+    );
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .build()
+        .unwrap();
+    let login = |password: &str| {
+        let claim = claim("", "alice@example.org", password.as_bytes());
+        let check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+        matches!(runtime.block_on(check).unwrap(), Authentication::Accept(_))
+    };
+    assert!(!login("wrong") && login(typed));
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        source,
+        "it is off by default"
+    );
+    accounts.reconfigure(&upgrading).unwrap();
+    assert!(!login("wrong"));
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        source,
+        "a guess upgrades nothing"
+    );
+    assert!(login(typed));
+    // The login has not waited for the file; its thread ends by itself.
+    while accounts.upgrading.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+    let upgraded = std::fs::read_to_string(&file).unwrap();
+    assert!(
+        upgraded.starts_with("# kept\n") && upgraded.contains("also kept\" # and this"),
+        "{upgraded}"
+    );
+    assert!(
+        upgraded.contains("password = \"$argon2id$v=19$m=19456,t=2,p=1$"),
+        "{upgraded}"
+    );
+    accounts.reload().unwrap();
+    assert_eq!(accounts.weak(), []);
+    let claim = claim("", "alice@example.org", typed.as_bytes());
+    assert_eq!(
+        answer(&accounts, &claim, "192.0.2.1"),
+        "accept alice@example.org"
+    );
+    assert_eq!(
+        std::fs::read_to_string(&file).unwrap(),
+        upgraded,
+        "once is enough"
+    );
+}
+
+#[test]
+fn credentials_and_their_answers() {
+    let secrets = [(); 4].map(|()| credential::generate().unwrap());
+    let entry_of = |name: &str, index: usize, more: &str| {
+        let kept = secrets[index].1.to_text();
+        format!("[[account.credential]]\nname = \"{name}\"\nsecret = \"{kept}\"\n{more}\n")
+    };
+    let source = entry("alice@example.org", &hash_of("secret"))
+        + "allow_from = [\"192.0.2.0/24\", \"198.51.100.0/24\"]\n"
+        + &entry_of(
+            "scanner",
+            0,
+            "allow_from = [\"198.51.100.7\", \"203.0.113.0/24\"]",
+        )
+        + &entry_of("old", 1, "expires = 2020-01-01")
+        + "[[account]]\nname = \"off@example.org\"\ndisabled = true\n"
+        + &entry_of("scanner", 2, "")
+        + "[[account]]\nname = \"none@example.org\"\n"
+        + &entry_of("scanner", 3, "");
+    let (accounts, _directory) = open(&source);
+    let alice = "alice@example.org";
+    let secret = |index: usize| secrets[index].0.expose();
+    let said = |name: &str, password: &[u8], client: &str| {
+        let check = claim("", name, password);
+        let check = accounts.check(&check, client.parse().unwrap());
+        match runtime().block_on(check).unwrap() {
+            Authentication::Accept(account) => {
+                format!("accept {}", account.credential_name().unwrap_or("-"))
+            }
+            Authentication::Refuse {
+                reason, credential, ..
+            } => {
+                format!("{reason:?} {}", credential.as_deref().unwrap_or("-"))
+            }
+        }
+    };
+    // From where both may, and from nowhere else.
+    assert_eq!(said(alice, secret(0), "198.51.100.7"), "accept scanner");
+    assert_eq!(
+        said(alice, secret(0), "192.0.2.1"),
+        "AddressNotAllowed scanner"
+    );
+    assert_eq!(
+        said(alice, secret(0), "203.0.113.1"),
+        "AddressNotAllowed scanner"
+    );
+    assert_eq!(said(alice, b"secret", "192.0.2.1"), "accept -");
+    assert_eq!(said(alice, secret(1), "192.0.2.1"), "Expired old");
+    assert_eq!(
+        said("off@example.org", secret(2), "192.0.2.1"),
+        "Disabled scanner"
+    );
+    // The secret of another account, or none of the account's.
+    assert_eq!(said(alice, secret(2), "192.0.2.1"), "WrongPassword -");
+    assert_eq!(
+        said("nobody@example.org", secret(0), "192.0.2.1"),
+        "UnknownAccount -"
+    );
+    assert_eq!(
+        said("none@example.org", b"secret", "192.0.2.1"),
+        "WrongPassword -"
+    );
+    assert_eq!(
+        said("none@example.org", secret(3), "192.0.2.1"),
+        "accept scanner"
+    );
+    assert_eq!(accounts.summary().without_password, 0);
+    let expired = accounts.expired(Now::read());
+    assert_eq!(expired, [(alice.to_owned(), "old".to_owned())]);
+    for (credential, used) in [("scanner", true), ("", true), ("old", false)] {
+        let last = accounts.memory.last_used(alice, credential);
+        assert_eq!(last.is_some(), used, "{credential:?}");
+    }
+    // No password hash is computed for a credential, and one for whatever else is tried.
+    accounts.state.load().hasher.close();
+    assert_eq!(said(alice, secret(0), "198.51.100.7"), "accept scanner");
+    let wrong = claim("", alice, b"wrong");
+    let check = accounts.check(&wrong, "192.0.2.1".parse().unwrap());
+    assert!(runtime().block_on(check).is_err());
+}
+
+#[test]
+fn a_login_ends_with_its_credential() {
+    let (secret, kept) = credential::generate().unwrap();
+    let alone = entry("alice@example.org", &hash_of("secret"));
+    let with = |more: &str| {
+        let kept = kept.to_text();
+        format!("{alone}[[account.credential]]\nname = \"scanner\"\nsecret = \"{kept}\"\n{more}\n")
+    };
+    let (accounts, directory) = open(&with(""));
+    let file = directory.path().join("accounts.toml");
+    let claim = Claim::Password {
+        authorization_identity: String::new(),
+        authentication_identity: "alice@example.org".to_owned(),
+        password: secret,
+    };
+    let check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+    let Ok(Authentication::Accept(login)) = runtime().block_on(check) else {
+        panic!("it is accepted");
+    };
+    let now = |source: String| {
+        std::fs::write(&file, source).unwrap();
+        accounts.reload().unwrap();
+        accounts.account(&login)
+    };
+    let narrowed = now(with("rcpt_allow = [\"*@example.org\"]")).unwrap();
+    assert_eq!(narrowed.credential.as_ref().unwrap().rcpt_allow.len(), 1);
+    assert!(now(with("expires = 2020-01-01")).is_none());
+    assert!(now(with("expires = 2999-01-01")).is_some());
+    assert!(
+        now(alone.clone()).is_none(),
+        "the account is there, the credential is not"
+    );
+    assert!(now(with("disabled = true").replace("disabled = true", "")).is_some());
+}
+
+#[test]
+fn what_cannot_be_prepared_is_not_what_stands_in_for_it() {
+    let (accounts, _directory) = open(&entry("a@b.example", &hash_of("unusable")));
+    let answer = answer(&accounts, &claim("", "a@b.example", b""), "192.0.2.1");
+    assert!(answer.starts_with("Unusable"), "{answer}");
+}
+
+#[test]
+fn a_broken_file_keeps_the_old_accounts() {
+    let alice = entry("alice@example.org", &hash_of("secret"));
+    let (accounts, directory) = open(&alice);
+    let file = directory.path().join("accounts.toml");
+    for broken in [
+        &alice[..alice.len() - 5],
+        "",
+        "  \n",
+        "[[account]]\nnam = 1\n",
+    ] {
+        std::fs::write(&file, broken).unwrap();
+        let findings = accounts.reload().unwrap_err();
+        assert!(findings.iter().any(Finding::is_error));
+        assert!(named(&accounts, "alice@example.org").is_some(), "{broken}");
+    }
+    std::fs::remove_file(&file).unwrap();
+    assert!(accounts.reload().is_err());
+    assert!(named(&accounts, "alice@example.org").is_some());
+
+    std::fs::write(&file, alice.replace("alice", "bob") + "disabled = true\n").unwrap();
+    let (summary, _) = accounts.reload().unwrap();
+    assert_eq!((summary.accounts, summary.disabled), (1, 1));
+    assert!(named(&accounts, "alice@example.org").is_none());
+    assert!(!named(&accounts, "bob@example.org").unwrap().enabled);
+
+    std::fs::write(&file, "# nobody any more\n").unwrap();
+    assert_eq!(accounts.reload().unwrap().0.accounts, 0);
+    assert!(named(&accounts, "bob@example.org").is_none());
+}
+
+#[test]
+fn settings_change_as_a_whole_or_not_at_all() {
+    let (accounts, directory) = open(&entry("alice@example.org", &hash_of("secret")));
+    let file = directory.path().join("accounts.toml");
+    let with_memory = |kib: u64| AccountSettings {
+        hash_memory: kib << 10,
+        ..settings(&file)
+    };
+    let login = || {
+        let claim = claim("", "alice@example.org", b"secret");
+        answer(&accounts, &claim, "192.0.2.1")
+    };
+    let findings = accounts.reconfigure(&with_memory(8)).unwrap_err();
+    assert!(
+        findings[0].message.contains("more than the 8 KiB allowed"),
+        "{findings:?}"
+    );
+    assert_eq!(login(), "accept alice@example.org");
+    accounts.reconfigure(&with_memory(16)).unwrap();
+    assert_eq!(login(), "accept alice@example.org");
+}
+
+#[test]
+fn an_old_password_does_not_outlive_its_check() {
+    let (accounts, directory) = open(&entry("alice@example.org", &hash_of("secret")));
+    let claim = claim("", "alice@example.org", b"secret");
+    runtime().block_on(async {
+        // So that the check is still under way when the file changes, however fast the hash is.
+        let held = accounts.state.load().hasher.hold_all();
+        let mut check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        let begun = check.as_mut().poll(&mut context);
+        assert!(begun.is_pending());
+        let file = directory.path().join("accounts.toml");
+        std::fs::write(&file, entry("alice@example.org", &hash_of("changed"))).unwrap();
+        accounts.reload().unwrap();
+        drop(held);
+        assert!(check.await.is_err());
+    });
+}
