@@ -118,10 +118,20 @@ pub struct Exchange {
 
 #[derive(Debug)]
 enum State {
-    /// With the first answer, once it is there.
-    Login(Option<String>),
+    Login(Login),
     Plain,
     Scram(Box<scram::Server>),
+}
+
+/// How far LOGIN is.
+#[derive(Debug, Default)]
+enum Login {
+    #[default]
+    Begun,
+    /// The name was asked for.
+    Asked,
+    /// The name is there, and the password was asked for.
+    Named(String),
 }
 
 /// What comes next.
@@ -186,7 +196,7 @@ impl Exchange {
     /// mechanisms offered on this connection can bind to: nothing, if none that binds is among them.
     pub fn new(mechanism: Mechanism, bindings: &ChannelBindings) -> Self {
         let state = match mechanism {
-            Mechanism::Login => State::Login(None),
+            Mechanism::Login => State::Login(Login::Begun),
             Mechanism::Plain => State::Plain,
             Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => State::Scram(Box::new(
                 scram::Server::new(mechanism.binds_channel(), bindings),
@@ -205,13 +215,21 @@ impl Exchange {
         match (&mut self.state, response) {
             (State::Plain, None) => Ok(Turn::Challenge(Vec::new())),
             (State::Plain, Some(response)) => parse_plain(response.expose()).map(Turn::Check),
-            (State::Login(_), None) => Ok(Turn::Challenge(b"Username:".to_vec())),
-            (State::Login(login_name), Some(response)) => match login_name.take() {
-                None => {
-                    *login_name = Some(name(response.expose())?);
+            // "AUTH LOGIN =" is a client that has nothing to say yet, and says so.
+            (State::Login(login), response)
+                if matches!(login, Login::Begun)
+                    && response.is_none_or(|response| response.is_empty()) =>
+            {
+                *login = Login::Asked;
+                Ok(Turn::Challenge(b"Username:".to_vec()))
+            }
+            (State::Login(_), None) => Err(ExchangeError::Malformed),
+            (State::Login(login), Some(response)) => match std::mem::take(login) {
+                Login::Begun | Login::Asked => {
+                    *login = Login::Named(name(response.expose())?);
                     Ok(Turn::Challenge(b"Password:".to_vec()))
                 }
-                Some(login_name) => Ok(Turn::Check(Claim::Password {
+                Login::Named(login_name) => Ok(Turn::Check(Claim::Password {
                     authorization_identity: String::new(),
                     authentication_identity: login_name,
                     password: response.clone(),
@@ -377,6 +395,11 @@ mod tests {
             claim(with_initial_response.step(Some(&Secret::from("tim")))),
             Err("Password:".to_owned())
         );
+        let mut with_empty_response = Exchange::new(Mechanism::Login, &ChannelBindings::default());
+        for (response, challenge) in [("", "Username:"), ("tim", "Password:")] {
+            let turn = with_empty_response.step(Some(&Secret::from(response)));
+            assert_eq!(claim(turn), Err(challenge.to_owned()));
+        }
         assert_eq!(encode_challenge(b"Username:"), "VXNlcm5hbWU6");
         assert_eq!(encode_challenge(b"Password:"), "UGFzc3dvcmQ6");
     }

@@ -113,7 +113,7 @@ impl Stored {
     }
 
     /// Memory that a comparison holds, in KiB.
-    pub(super) fn memory_kib(&self) -> u32 {
+    pub fn memory_kib(&self) -> u32 {
         match self {
             Self::Argon2(hash) => hash.parameters().memory_kib,
             Self::Foreign(hash) => hash.memory_kib(),
@@ -122,7 +122,7 @@ impl Stored {
     }
 
     /// How many blocks of it [`matches`](Self::matches) is to be given.
-    pub(super) fn block_count(&self) -> usize {
+    pub fn block_count(&self) -> usize {
         match self {
             Self::Argon2(hash) => hash.block_count(),
             Self::Foreign(_) | Self::Scram(_) => 0,
@@ -131,11 +131,7 @@ impl Stored {
 
     /// Whether `password`, prepared, is the one that is stored. `memory` holds at least
     /// [`block_count`](Self::block_count) blocks; what is in them does not matter.
-    pub(super) fn matches(
-        &self,
-        password: &[u8],
-        memory: &mut [Block],
-    ) -> Result<bool, HashingFailed> {
+    pub fn matches(&self, password: &[u8], memory: &mut [Block]) -> Result<bool, HashingFailed> {
         match self {
             Self::Argon2(hash) => hash.matches(password, memory),
             Self::Foreign(hash) => hash.matches(password),

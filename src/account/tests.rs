@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::password::make;
 use super::*;
+use crate::sasl::scram::Verifier;
 
 fn hash_of(password: &str) -> String {
     let cheap = Parameters {
@@ -487,4 +488,76 @@ fn an_old_password_does_not_outlive_its_check() {
         drop(held);
         assert!(check.await.is_err());
     });
+}
+
+#[test]
+fn scram_proofs_and_their_answers() {
+    let keys = |password: &str| {
+        let iterations = std::num::NonZeroU32::new(4096).unwrap();
+        crate::sasl::scram::Keys::derive(password.as_bytes(), b"salt of 16 bytes", iterations)
+    };
+    let with_keys = |name: &str, password: &str| {
+        format!(
+            "[[account]]\nname = \"{name}\"\nscram = \"{}\"\n",
+            keys(password).to_text()
+        )
+    };
+    let source = with_keys("alice@example.org", "secret")
+        + "allow_from = [\"192.0.2.0/24\"]\n"
+        + &entry("hashed@example.org", &hash_of("secret"));
+    let (accounts, directory) = open(&source);
+    let offer = |name: &str| runtime().block_on(accounts.scram_offer(name)).unwrap();
+    let answer_to = |name: &str, verifier: &Arc<Verifier>, matched: Option<usize>, client: &str| {
+        let claim = Claim::Scram {
+            authorization_identity: String::new(),
+            authentication_identity: name.to_owned(),
+            proof: Proof {
+                verifier: Arc::clone(verifier),
+                matched,
+            },
+        };
+        let check = accounts.check(&claim, client.parse().unwrap());
+        match runtime().block_on(check) {
+            Ok(Authentication::Accept(account)) => format!("accept {}", account.name),
+            Ok(Authentication::Refuse { reason, .. }) => format!("{reason:?}"),
+            Err(Unavailable(reason)) => reason,
+        }
+    };
+    let alice = offer("alice@EXAMPLE.org");
+    let again = offer("alice@example.org");
+    assert_ne!(alice.nonce, again.nonce);
+    let (alice, near) = (alice.verifier, "192.0.2.1");
+    let name = "alice@EXAMPLE.org";
+    assert_eq!(
+        answer_to(name, &alice, Some(0), near),
+        "accept alice@example.org"
+    );
+    assert_eq!(answer_to(name, &alice, None, near), "WrongPassword");
+    assert_eq!(answer_to(name, &alice, Some(1), near), "WrongPassword");
+    assert_eq!(
+        answer_to(name, &alice, Some(0), "203.0.113.1"),
+        "AddressNotAllowed"
+    );
+    // However a proof comes about, it is good for the keys that the name has, and for no others.
+    let nobodys = offer("nobody@example.org").verifier;
+    for matched in [None, Some(0)] {
+        assert_eq!(
+            answer_to("nobody@example.org", &nobodys, matched, near),
+            "UnknownAccount"
+        );
+        let hashed = offer("hashed@example.org").verifier;
+        assert_eq!(
+            answer_to("hashed@example.org", &hashed, matched, near),
+            "NoScramKeys"
+        );
+        assert_eq!(answer_to("a\u{7}", &nobodys, matched, near), "Unusable");
+        let changed = "the account was changed during its password check";
+        assert_eq!(answer_to(name, &nobodys, matched, near), changed);
+    }
+    // Another password, set between the question and the proof.
+    let file = directory.path().join("accounts.toml");
+    std::fs::write(&file, with_keys("alice@example.org", "changed")).unwrap();
+    accounts.reload().unwrap();
+    let answer = answer_to(name, &alice, Some(0), near);
+    assert_eq!(answer, "the account was changed during its password check");
 }

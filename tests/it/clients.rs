@@ -486,6 +486,27 @@ fn programs_log_in_with_scram() {
     daemon.stop();
 }
 
+#[test]
+#[ignore = "needs swaks, curl, msmtp, s-nail, python3: .ci/run installs them"]
+fn programs_send_odd_passwords() {
+    let longest = "x".repeat(255);
+    for password in ["1", "a:b c%d%s@e", &longest] {
+        let daemon = Daemon::serve(&[(ALICE, password, &[])], "");
+        for (name, client) in PROGRAMS {
+            for mechanism in ["PLAIN", "LOGIN"] {
+                let message = &samples()[0].message;
+                let submission = Submission {
+                    password,
+                    mechanism,
+                    ..Submission::new(&daemon, message)
+                };
+                submit(&format!("{name}, {password}"), client, &submission);
+            }
+        }
+        daemon.stop();
+    }
+}
+
 /// What `gatepost try` prints before anybody connects.
 fn introduction(daemon: &Daemon) -> Vec<String> {
     daemon.output.wait(0, &["Ctrl-C stops."]);

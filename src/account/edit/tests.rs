@@ -391,3 +391,24 @@ fn only_new_warnings_are_told() {
         ["account `scanner` may send as nobody: its name is no address and it has no send_as"]
     );
 }
+
+#[test]
+fn an_upgrade_does_not_undo_another_password() {
+    let alice = "alice@example.org";
+    let upgrade = || {
+        let from = Arc::new(Stored::parse(HASH, 1024).unwrap());
+        let hash = OTHER.to_owned();
+        (alice, Edit::UpgradePassword { from, hash })
+    };
+    assert_eq!(
+        edited(Some(&sample()), &[upgrade()]),
+        sample().replacen(HASH, OTHER, 1)
+    );
+    // Somebody has set another password while the hash was computed.
+    let newer = HASH.replace("m=256", "m=512");
+    let set = (alice, Edit::SetPassword(hashed(&newer)));
+    assert_eq!(
+        edited(Some(&sample()), &[set, upgrade()]),
+        sample().replacen(HASH, &newer, 1)
+    );
+}

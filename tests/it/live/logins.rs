@@ -393,3 +393,48 @@ fn an_imported_hash_is_upgraded() {
     assert_eq!(login(PASSWORD), ACCEPTED);
     daemon.stop();
 }
+
+/// LOGIN and PLAIN from clients of every age, over the wire: what is in the password, and how it is encoded.
+#[test]
+fn passwords_of_every_kind() {
+    let world = World::with_limits("");
+    let longest = "x".repeat(255);
+    let passwords = [
+        "x",
+        &longest,
+        "a:b%c%s",
+        "gr\u{fc}\u{df} \u{e9}",
+        "\u{4f60}\u{597d}",
+    ];
+    let name = |index: usize| format!("user{index}@example.org");
+    let entries = passwords.iter().enumerate();
+    let accounts: String = entries
+        .map(|(index, password)| account(&name(index), password, ""))
+        .collect();
+    world.replace("accounts.toml", &accounts);
+    let daemon = world.start();
+    let login = |name: &str, password: &[u8]| {
+        let mut client = Client::secured(&daemon, TlsStart::Implicit);
+        client.expect(&format!("auth Login {}", base64(name)), "334 UGFzc3dvcmQ6");
+        client.ask(&base64(password))
+    };
+    for (index, password) in passwords.iter().enumerate() {
+        let name = name(index);
+        assert_eq!(login(&name, password.as_bytes()), ACCEPTED, "{password}");
+        let mut client = Client::secured(&daemon, TlsStart::StartTls);
+        assert_eq!(client.login(&name, password), ACCEPTED, "{password}");
+        // As a client sends it that knows no UTF-8.
+        let latin: Option<Vec<u8>> = password.chars().map(|c| u8::try_from(c).ok()).collect();
+        if let Some(latin) = latin {
+            assert_eq!(login(&name, &latin), ACCEPTED, "{password} in Latin-1");
+        }
+        for wrong in [&b"\0"[..], b"y"] {
+            let wrong = [password.as_bytes(), wrong].concat();
+            assert_eq!(login(&name, &wrong), FAILED, "{password}");
+        }
+    }
+    daemon.event("auth.refused", |event| {
+        event["reason"] == "name or password is empty or holds forbidden characters"
+    });
+    daemon.stop();
+}
