@@ -119,8 +119,12 @@ impl Policy {
     /// credential, if that has limits of its own.
     pub fn usage(&self, account: &Account, now: Now) -> Vec<Usage> {
         let mut usage = Vec::new();
-        for holder in self.limits(account) {
+        for (index, holder) in self.limits(account).into_iter().enumerate() {
             for limit in holder.limits {
+                // What a credential does not limit is no limit of it.
+                if index > 0 && limit.origin.is_none() {
+                    continue;
+                }
                 let room = self
                     .limiter
                     .room(&holder.key, limit.kind, limit.limit, 1, now);
@@ -767,9 +771,9 @@ mod tests {
                 .map(|usage| usage.used)
                 .collect()
         };
-        assert_eq!(used(&scanner), [3, 6, 2, 4]);
+        assert_eq!(used(&scanner), [3, 6, 2]);
         policy.refund(&wide, 2, now);
-        assert_eq!(used(&scanner), [2, 4, 1, 2]);
+        assert_eq!(used(&scanner), [2, 4, 1]);
         assert_eq!(used(&own), [2, 4]);
     }
 }

@@ -514,6 +514,17 @@ send_as = [
 allow_from = ["192.0.2.0/24"]
 recipients_per_day = 3
 
+[[account.credential]]
+name = "scanner"
+secret = "sha256:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ"
+rcpt_allow = ["*@example.org"]
+messages_per_hour = 5
+
+[[account.credential]]
+name = "old"
+secret = "sha256:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ"
+expires = 2020-01-01
+
 [[account]]
 name = "off@example.org"
 disabled = true
@@ -550,6 +561,36 @@ name = "empty@example.org"
             ..Profile::default()
         };
         explain(&directory, file, &policy, &profile, args, Now::read()).unwrap()
+    }
+
+    #[test]
+    fn a_login_with_a_credential() {
+        let said = |credential: &str| {
+            let arguments = format!(
+                "--account alice@example.org --credential {credential} --from alice@example.org \
+                 --to bob@example.org --to bob@example.net --client 192.0.2.7"
+            );
+            explained(&arguments).lines().join("\n")
+        };
+        let scanner = said("scanner");
+        for line in [
+            "  rule    name at accounts.toml:11",
+            "RCPT <bob@example.org>: allowed",
+            "RCPT <bob@example.net>: refused",
+            "  rule    rcpt_allow at accounts.toml:14",
+            "limit messages_per_hour = 600 (by default): 0 used",
+            "limit messages_per_hour = 5 (at accounts.toml:15): 0 used",
+        ] {
+            assert!(
+                scanner.lines().any(|said| said == line),
+                "{line}: {scanner}"
+            );
+        }
+        let old = said("old");
+        assert!(
+            old.contains("AUTH alice@example.org: refused\n  rule    expires at accounts.toml:17"),
+            "{old}"
+        );
     }
 
     #[test]
@@ -638,10 +679,10 @@ limit recipients_per_day = 3 (at accounts.toml:9): 0 used"
     #[test]
     fn logins_that_fail() {
         for (account, rule, reason) in [
-            ("off@example.org", "disabled@11", "account is disabled"),
+            ("off@example.org", "disabled@22", "account is disabled"),
             (
                 "empty@example.org",
-                "password@16",
+                "password@27",
                 "account has no password",
             ),
             (
