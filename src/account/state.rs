@@ -15,6 +15,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use aws_lc_rs::hmac;
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
+use jiff::SignedDuration;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
@@ -27,6 +28,8 @@ pub const STATE_FILE: &str = "logins.json";
 const STATE_VERSION: u32 = 1;
 /// Octets in a state file: more accounts than an accounts file can have.
 const STATE_BYTES_MAX: u64 = 64 << 20;
+/// How exactly the last use is remembered. A program that logs in for every message makes one write of it.
+const PRECISION: SignedDuration = SignedDuration::from_mins(1);
 /// Octets in the key of made-up salts.
 const KEY_BYTES: usize = 32;
 
@@ -128,10 +131,14 @@ impl LoginState {
     /// A login with this secret succeeded; `credential` is empty for the account's own password.
     pub(super) fn used(&self, account: &str, credential: &str, at: Timestamp) {
         let mut state = self.lock();
-        state
-            .last_used
-            .insert((account.to_owned(), credential.to_owned()), at);
-        state.changes += 1;
+        let login = (account.to_owned(), credential.to_owned());
+        match state.last_used.get(&login) {
+            Some(last) if at >= *last && at.duration_since(*last) < PRECISION => {}
+            _ => {
+                state.last_used.insert(login, at);
+                state.changes += 1;
+            }
+        }
     }
 
     /// When this secret was last used; `credential` is empty for the account's own password.
@@ -284,6 +291,12 @@ mod tests {
         assert_ne!(fresh.salt_key, state.salt_key);
         use std::os::unix::fs::MetadataExt as _;
         assert_eq!(std::fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+        // The next login of the same program is no news, one a minute later is; and a clock may be set back.
+        let seconds = |seconds| now + SignedDuration::from_secs(seconds);
+        for (at, saved) in [(59, false), (60, true), (0, true)] {
+            state.used("alice@example.org", "scanner", seconds(at));
+            assert_eq!(state.save(|_, _| true).unwrap(), saved, "{at}");
+        }
     }
 
     #[test]

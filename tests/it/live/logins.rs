@@ -352,6 +352,11 @@ fn a_credential_lives_and_dies() {
     assert!(on_phone.message("from the phone").starts_with("250 "));
     assert!(own.message("from the desk").starts_with("250 "));
     login(&phone);
+    for line in daemon.log.lines() {
+        for secret in [&scanner, &phone] {
+            assert!(!line.contains(secret), "{line}");
+        }
+    }
     daemon.stop();
 }
 
