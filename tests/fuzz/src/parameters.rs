@@ -45,7 +45,8 @@ pub fn check_parameters(data: &[u8]) {
         Ok(parsed) => {
             assert!(parameters.is_empty() || offered.contains(&Extension::Dsn));
             check_rcpt(&parsed);
-            let again = self::parameters(write_rcpt(&parsed).as_bytes()).expect("it parsed once");
+            let again =
+                self::parameters(write_rcpt(&parsed, smtputf8).as_bytes()).expect("it parsed once");
             assert_eq!(
                 RcptParameters::parse(&again, &offered, smtputf8),
                 Ok(parsed)
@@ -159,7 +160,6 @@ fn write_mail(parsed: &MailParameters) -> String {
         }),
     );
     add("RET", parsed.ret.map(|ret| ret.as_str().to_owned()));
-    // As it was written it fitted; encoded in our way it may be longer, but for these characters it is not.
     add(
         "ENVID",
         parsed
@@ -192,7 +192,8 @@ fn write_mail(parsed: &MailParameters) -> String {
     text
 }
 
-fn write_rcpt(parsed: &RcptParameters) -> String {
+/// No longer than it can have been before.
+fn write_rcpt(parsed: &RcptParameters, smtputf8: bool) -> String {
     let mut text = String::new();
     if let Some(notify) = &parsed.notify {
         let words: Vec<&str> = notify.iter().map(|word| word.as_str()).collect();
@@ -208,7 +209,7 @@ fn write_rcpt(parsed: &RcptParameters) -> String {
                 .chars()
                 .map(|c| match c {
                     '+' | '=' | '\\' | ' ' => format!("\\x{{{:02X}}}", u32::from(c)),
-                    c if c.is_ascii() => c.to_string(),
+                    c if c.is_ascii() || smtputf8 => c.to_string(),
                     c => format!("\\x{{{:02X}}}", u32::from(c)),
                 })
                 .collect(),
