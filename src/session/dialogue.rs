@@ -184,10 +184,16 @@ impl Session {
                 let own = |limit: &Option<(Limit, _)>, general| {
                     at_most(limit.as_ref().map_or(general, |(limit, _)| *limit))
                 };
-                (
-                    own(&account.messages_per_hour, profile.messages_per_hour),
-                    own(&account.recipients_per_day, profile.recipients_per_day),
-                )
+                let messages = own(&account.messages_per_hour, profile.messages_per_hour);
+                let recipients = own(&account.recipients_per_day, profile.recipients_per_day);
+                // Both hold: those of the credential and those of its account.
+                match &account.credential {
+                    Some(credential) => (
+                        messages.min(own(&credential.messages_per_hour, Limit::Unlimited)),
+                        recipients.min(own(&credential.recipients_per_day, Limit::Unlimited)),
+                    ),
+                    None => (messages, recipients),
+                }
             }
             _ => (u64::MAX, u64::MAX),
         };

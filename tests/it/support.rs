@@ -77,7 +77,6 @@ impl FixedAccounts {
             })
         };
         let limited = |account: Arc<Account>| {
-            let at_most = |number: u64| Limit::AtMost(number.try_into().unwrap());
             let origin = account.origin.clone();
             Arc::new(Account {
                 messages_per_hour: Some((at_most(50), origin.clone())),
@@ -230,8 +229,8 @@ fn with_credential(alice: &Account) -> Arc<Account> {
             RecipientPattern::parse("*@example.org").unwrap(),
             origin.clone(),
         )],
-        messages_per_hour: None,
-        recipients_per_day: None,
+        messages_per_hour: Some((at_most(50), origin.clone())),
+        recipients_per_day: Some((at_most(20), origin.clone())),
         note: None,
         origin,
     };
@@ -239,6 +238,10 @@ fn with_credential(alice: &Account) -> Arc<Account> {
         credential: Some(Arc::new(credential)),
         ..alice.clone()
     })
+}
+
+fn at_most(number: u64) -> Limit {
+    Limit::AtMost(number.try_into().unwrap())
 }
 
 /// A policy without limits.
