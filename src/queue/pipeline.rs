@@ -44,7 +44,7 @@ pub(super) struct Pipeline {
     disk: Arc<dyn Disk>,
     layout: Layout,
     room: Arc<Room>,
-    sizes: Sizes,
+    sizes: Mutex<Sizes>,
     // If more than one of them is held, they were locked in this order.
     /// Held for a sync of the file system.
     coverage: Mutex<Box<dyn FileSystem>>,
@@ -135,13 +135,14 @@ impl Pipeline {
     ) -> Self {
         let line = Line {
             placed: journal.last(),
+            uncovered_since: (!journal.uncovered().is_empty()).then(|| Now::read().instant),
             ..Line::default()
         };
         Self {
             disk,
             layout,
             room,
-            sizes,
+            sizes: Mutex::new(sizes),
             coverage: Mutex::new(file_system),
             journal: Mutex::new(journal),
             placer: Mutex::new(placer),
@@ -197,13 +198,14 @@ impl Pipeline {
         self.line().events.drain(..).collect()
     }
 
+    /// The journal hears of it when it is written to next.
     pub(super) fn resize_journal(&self, sizes: Sizes) {
-        self.journal().resize(sizes);
+        *lock(&self.sizes) = sizes;
     }
 
     /// Octets of a record that goes through the journal.
     pub(super) fn record_bytes_max(&self) -> usize {
-        self.sizes.record_bytes_max()
+        lock(&self.sizes).record_bytes_max()
     }
 
     fn slow(&self) -> QueueError {
@@ -260,6 +262,7 @@ impl Pipeline {
         self.line().writing_since = Some(Now::read().instant);
         // Held until the batch is in the line: one that is taken back takes all behind it along.
         let mut journal = self.journal();
+        journal.resize(*lock(&self.sizes));
         let result = journal.append(&records);
         let half_full = journal.is_half_full();
         let mut line = self.line();
@@ -308,11 +311,12 @@ impl Pipeline {
     }
 
     fn next_jobs(&self) -> Vec<Job> {
+        let bytes_max = lock(&self.sizes).batch_bytes_max();
         let mut line = self.line();
         let (mut jobs, mut bytes) = (Vec::new(), 0);
         while let Some(job) = line.jobs.front() {
             bytes += job.record.encoded_bytes();
-            if bytes > self.sizes.batch_bytes_max() && !jobs.is_empty() {
+            if bytes > bytes_max && !jobs.is_empty() {
                 break;
             }
             jobs.extend(line.jobs.pop_front());
