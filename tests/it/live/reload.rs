@@ -216,6 +216,17 @@ fn another_queue_directory_needs_a_restart() {
     assert_eq!(world.queued().len(), 1);
 }
 
+fn rest_of_reply(client: &mut Client) -> Vec<String> {
+    let mut lines = Vec::new();
+    while lines
+        .last()
+        .is_none_or(|line: &String| line.starts_with("250-"))
+    {
+        lines.push(client.line());
+    }
+    lines
+}
+
 #[test]
 fn new_settings_are_for_new_connections() {
     let mut world = World::with_limits("");
@@ -233,13 +244,7 @@ fn new_settings_are_for_new_connections() {
     let (mut new, greeting) = Client::greeted(&daemon, TlsStart::Implicit);
     assert_eq!(greeting, "220 new.example.org ESMTP gatepost ready");
     new.say("EHLO client.example.org");
-    let mut lines = Vec::new();
-    while lines
-        .last()
-        .is_none_or(|line: &String| line.starts_with("250-"))
-    {
-        lines.push(new.line());
-    }
+    let lines = rest_of_reply(&mut new);
     assert_eq!(lines[0], "250-new.example.org");
     assert!(
         lines.iter().any(|line| line[4..] == *"SIZE 65536"),
@@ -260,7 +265,18 @@ fn new_settings_are_for_new_connections() {
     world.settings.limits = "";
     world.write_configuration();
     daemon.signal(Signal::SIGHUP);
-    // No line says that it is done, since none below a warning is written any more: ask for one above.
+    // No line says that it is done, since none below a warning is written any more: a new connection does.
+    eventually(|| {
+        let (mut client, greeting) = Client::greeted(&daemon, TlsStart::Implicit);
+        if !greeting.starts_with("220 ") {
+            return None;
+        }
+        client.say("EHLO client.example.org");
+        let lines = rest_of_reply(&mut client);
+        let is_lifted = lines.iter().all(|line| line[4..] != *"SIZE 65536");
+        is_lifted.then_some(())
+    })
+    .unwrap();
     let in_text = eventually(|| {
         Client::secured(&daemon, TlsStart::Implicit).login(BOB, "unknown");
         world.replace("gatepost.toml", "broken");
