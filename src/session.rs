@@ -131,7 +131,7 @@ pub struct Session {
     /// The draft is no longer wanted.
     abort_due: bool,
     /// A refused BDAT whose octets are still coming.
-    discarding: Option<Discard>,
+    discarding: Option<Box<Discard>>,
     /// A BDAT that was not the last of its message was refused. Those that the client had sent by then belong to the
     /// same failure and are no further errors (RFC 3030 section 2), until LAST, RSET, EHLO or MAIL.
     chunks_failed: bool,
@@ -148,7 +148,7 @@ pub struct Session {
     last_heard: Instant,
 }
 
-/// See the table at the top of this file.
+/// See the table at the top of this file. What only a message under way has is boxed: most connections are idle.
 #[derive(Debug)]
 enum State {
     Start,
@@ -160,15 +160,15 @@ enum State {
     /// The claim is accepted, and the client has not yet heard the last of the exchange.
     Confirming(Ready),
     Ready(Ready),
-    JudgingSender(Ready, Proposal),
-    Mail(Transaction),
-    JudgingRecipient(Transaction, Addressee),
-    Beginning(Transaction, Input),
-    Data(Transfer),
-    Chunks(Transfer),
-    JudgingAuthors(Transfer, Box<Judged>),
-    JudgingMessage(Transfer),
-    Committing(Transfer),
+    JudgingSender(Ready, Box<Proposal>),
+    Mail(Box<Transaction>),
+    JudgingRecipient(Box<Transaction>, Addressee),
+    Beginning(Box<Transaction>, Input),
+    Data(Box<Transfer>),
+    Chunks(Box<Transfer>),
+    JudgingAuthors(Box<Transfer>, Box<Judged>),
+    JudgingMessage(Box<Transfer>),
+    Committing(Box<Transfer>),
     Closed,
 }
 
@@ -225,7 +225,7 @@ struct Transaction {
 /// A message on its way in.
 #[derive(Debug)]
 struct Transfer {
-    transaction: Transaction,
+    transaction: Box<Transaction>,
     id: MessageId,
     /// When DATA or the first BDAT was accepted, on both clocks.
     began: Now,

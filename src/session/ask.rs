@@ -240,7 +240,7 @@ impl PolicyAsk<'_> {
                     _ => Reply::sender_ok(),
                 };
                 session.transactions += 1;
-                session.state = State::Mail(Transaction::new(ready, proposal));
+                session.state = State::Mail(Box::new(Transaction::new(ready, *proposal)));
                 session.respond(reply);
             }
             (
@@ -340,7 +340,7 @@ impl BeginAsk<'_> {
         match answer {
             Ok(id) => {
                 session.framer.begin_data();
-                session.state = State::Data(Transfer {
+                session.state = State::Data(Box::new(Transfer {
                     transaction,
                     id,
                     began: session.now,
@@ -349,7 +349,7 @@ impl BeginAsk<'_> {
                     message_id: None,
                     ended: false,
                     stage: Stage::Header(HeaderSection::default()),
-                });
+                }));
                 // BDAT's octets come without being asked for.
                 if matches!(input, Input::Dotted) {
                     session.replies.push_back(Reply::start_mail_input());

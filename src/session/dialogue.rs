@@ -402,11 +402,11 @@ impl Session {
         self.state = match std::mem::replace(&mut self.state, State::Closed) {
             State::Ready(ready) => State::JudgingSender(
                 ready,
-                Proposal {
+                Box::new(Proposal {
                     reverse_path,
                     parameters,
                     terms,
-                },
+                }),
             ),
             other => other,
         };
@@ -589,12 +589,12 @@ impl Session {
 
     /// Refuses a BDAT, once its octets are read.
     pub(super) fn discard_chunk(&mut self, size: u64, reply: Reply, event: Option<Event>) {
-        self.discarding = Some(Discard {
+        self.discarding = Some(Box::new(Discard {
             left: size,
             since: self.now.instant,
             reply,
             event,
-        });
+        }));
     }
 }
 

@@ -108,17 +108,15 @@ impl Session {
                 _ => false,
             };
         }
-        match self.discarding.take() {
-            Some(Discard {
-                reply,
-                event: Some(event),
-                ..
-            }) => {
-                self.events.push_back(event);
-                self.respond(reply);
+        if let Some(discard) = self.discarding.take() {
+            let Discard { reply, event, .. } = *discard;
+            match event {
+                Some(event) => {
+                    self.events.push_back(event);
+                    self.respond(reply);
+                }
+                None => self.replies.push_back(reply),
             }
-            Some(discard) => self.replies.push_back(discard.reply),
-            None => {}
         }
         true
     }
@@ -225,7 +223,7 @@ impl Session {
     }
 
     /// The authors are fine: the header section goes to the draft, and the body after it.
-    pub(super) fn accept_header(&mut self, mut transfer: Transfer, judged: Judged) {
+    pub(super) fn accept_header(&mut self, mut transfer: Box<Transfer>, judged: Judged) {
         let Judged { header, body, .. } = judged;
         let Transaction {
             ready,
@@ -233,7 +231,7 @@ impl Session {
             parameters,
             terms,
             ..
-        } = &transfer.transaction;
+        } = &*transfer.transaction;
         let trace = Trace {
             hostname: &self.profile.hostname,
             id: &transfer.id,
@@ -263,7 +261,7 @@ impl Session {
     }
 
     /// Nothing of the message is kept from here on. If it has ended, the client hears so now; else at its end.
-    pub(super) fn refuse_data(&mut self, mut transfer: Transfer, refusal: Refusal) {
+    pub(super) fn refuse_data(&mut self, mut transfer: Box<Transfer>, refusal: Refusal) {
         self.abort_due = true;
         self.unstored = Vec::new();
         transfer.stage = Stage::Refused(refusal);
