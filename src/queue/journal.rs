@@ -266,8 +266,9 @@ impl Journal {
         }
     }
 
-    /// Ends the recovery of what was opened: everything in it has been replayed and is on stable storage.
-    pub(super) fn finish(&mut self, opened: &Opened, aside: &Path) -> Result<(), QueueError> {
+    /// Ends the recovery of what was opened: everything in it has been replayed and is on stable storage. `false`: there
+    /// was no room to write that down, and it stays uncovered.
+    pub(super) fn finish(&mut self, opened: &Opened, aside: &Path) -> Result<bool, QueueError> {
         for name in opened.aside.iter().chain(&opened.obsolete) {
             if let Some(segment) = self.segments.get_mut(name) {
                 segment.trusted = false;
@@ -276,7 +277,7 @@ impl Journal {
         if !self.uncovered.is_empty() || !opened.aside.is_empty() {
             match self.cover(self.previous) {
                 // It is all in the directories, and stays in the journal too until there is room.
-                Err(QueueError::OutOfSpace { .. }) => return Ok(()),
+                Err(QueueError::OutOfSpace { .. }) => return Ok(false),
                 other => other?,
             }
         }
@@ -290,7 +291,7 @@ impl Journal {
             segment.trusted = false;
         }
         self.clear_away();
-        Ok(())
+        Ok(true)
     }
 
     /// Removes the segments that will not be written to again and that nothing is needed of.

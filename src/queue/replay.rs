@@ -62,18 +62,10 @@ pub(super) fn replay(
                 }
             }
         } else {
-            let mut batch = Batch::new(*number, records);
-            match placer.restore(&mut batch) {
-                Ok(()) => messages += batch.records.len() as u64,
-                // A process that was killed had acknowledged nothing that it had not placed: a disk that is full need
-                // not keep the next one from starting.
-                Err(QueueError::OutOfSpace { .. }) if survived > 0 => {
-                    placer.abandon(batch);
-                    journal.withdraw(*number, &[])?;
-                    break;
-                }
-                Err(error) => return Err(error),
-            }
+            // If there is no room, the journal keeps it and the start fails: whether it was acknowledged cannot be told,
+            // since an earlier start may have announced what is before it.
+            messages += records.len() as u64;
+            placer.restore(&mut Batch::new(*number, records))?;
         }
     }
     if !uncovered.is_empty()
@@ -85,8 +77,9 @@ pub(super) fn replay(
     if placer.is_lost() {
         placer.note_lost(false)?;
     }
-    journal.finish(&opened, &layout.damaged)?;
-    forget_gone(&**disk, &layout.gone)?;
+    if journal.finish(&opened, &layout.damaged)? {
+        forget_gone(&**disk, &layout.gone)?;
+    }
     Ok(Replayed {
         journal,
         placer,

@@ -7,9 +7,10 @@ use std::sync::Arc;
 use gatepost::diagnostic::Finding;
 use gatepost::queue::{QueueError, Recovered, Spool, SpoolSettings};
 
-use crate::model_disk::{ModelDisk, Unsynced, mix};
+use crate::model_disk::{Fault, ModelDisk, Unsynced, mix};
 use crate::queue_crash::{Queue, ROOT, id, runtime, send, settings, whole_queue};
 
+const ENOSPC: i32 = nix::errno::Errno::ENOSPC as i32;
 const SEGMENT: usize = 32 * 1024;
 const MESSAGES: u128 = 12;
 
@@ -293,4 +294,26 @@ fn a_part_on_another_file_system_is_refused() {
     disk.put(&Path::new(ROOT).join("ready/elsewhere"), b"");
     let error = open(&disk).unwrap_err();
     assert!(matches!(error, QueueError::Elsewhere { .. }), "{error}");
+}
+
+/// What the journal alone has may be acknowledged, also for the second start after a power cut: the first has announced
+/// some of it, and did not get through.
+#[test]
+fn starts_on_a_full_disk_lose_nothing_of_the_journal() {
+    let start = only_the_journal();
+    for first in (20..140).step_by(15) {
+        for second in 0..100 {
+            let disk = start.crashed(0, Unsynced::Gone);
+            for fault in [
+                Fault::ErrorFrom(first, ENOSPC),
+                Fault::ErrorAt(second, ENOSPC),
+                Fault::None,
+            ] {
+                disk.set_fault(fault);
+                drop(open(&disk));
+            }
+            let context = format!("full from {first}, then at {second}");
+            assert_eq!(queued(&disk, &context), all(), "{context}");
+        }
+    }
 }
