@@ -6,6 +6,7 @@ mod bounds;
 mod broken_input;
 mod crash;
 mod durability;
+mod fair;
 mod faults;
 mod foreign;
 mod harness;
