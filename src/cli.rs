@@ -13,9 +13,11 @@ use crate::diagnostic::Finding;
 
 mod account;
 mod check;
+mod control;
 mod explain;
 mod queue;
 mod serve;
+mod status;
 mod try_out;
 
 /// An authenticated mail submission server: one safe door for outgoing mail.
@@ -50,6 +52,7 @@ enum Command {
     Account(account::Args),
     Queue(queue::Args),
     Explain(explain::Args),
+    Status(status::Args),
 }
 
 /// Why a command failed: findings to print, one or many.
@@ -78,6 +81,7 @@ pub fn run() -> ExitCode {
         Command::Account(args) => account::run(&cli.config, args),
         Command::Queue(args) => queue::run(&cli.config, args),
         Command::Explain(args) => explain::run(&cli.config, args),
+        Command::Status(args) => status::run(&cli.config, &args),
     };
     match result {
         Ok(code) => code,

@@ -17,20 +17,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use crate::account::Accounts;
 use crate::account::state::{LoginState, STATE_FILE};
 use crate::audit::{self, Audit, LogControl, Observer};
-use crate::clock::{Instant, Now};
+use crate::clock::{Instant, Now, Timestamp, rfc3339_milliseconds};
 use crate::config::survey::{Survey, survey};
 use crate::config::{self, Config, Loaded};
+use crate::control::{Answer, Request, SOCKET};
 use crate::decision::Origin;
 use crate::diagnostic::{Finding, Severity};
+use crate::policy::limit::LIMITS_FILE;
 use crate::policy::{Limiter, Policy};
 use crate::queue::{Recovered, Spool, SpoolEvent};
-use crate::server::{BindError, Generation, Listen, Listener, Services};
+use crate::server::{Asked, BindError, ControlSocket, Generation, Listen, Listener, Services};
 use crate::tls::Tls;
 
 /// How often the files are looked at. A change counts when two looks in a row saw the same, so that a file is not read
@@ -44,8 +48,6 @@ const SAVE_EVERY_TICKS: u64 = 2;
 const BLOCKING_THREADS_MAX: usize = 128;
 /// Descriptors beside those of connections: listeners, files of messages in flight, the log.
 const DESCRIPTORS_BESIDE: u64 = 256;
-/// The file in the queue directory that keeps the limits' state across restarts.
-pub const LIMITS_FILE: &str = "limits.json";
 
 /// Told where the listeners really listen.
 pub type OnReady = Box<dyn FnOnce(&[Listen])>;
@@ -78,7 +80,7 @@ async fn serve(path: &Path, hooks: Hooks) -> Result<(), Vec<Finding>> {
     let mut interrupt = signals(SignalKind::interrupt())?;
     let mut hang_up = signals(SignalKind::hangup())?;
 
-    let mut daemon = Daemon::start(path, hooks)?;
+    let (mut daemon, mut control) = Daemon::start(path, hooks)?;
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -87,6 +89,10 @@ async fn serve(path: &Path, hooks: Hooks) -> Result<(), Vec<Finding>> {
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => daemon.reload().await,
             _ = ticks.tick() => daemon.tick().await,
+            Some(Asked { request, answer }) = control.recv() => {
+                // Who asked may have gone.
+                let _ = answer.send(daemon.answer(&request));
+            }
         }
     }
     daemon.stop().await;
@@ -104,10 +110,13 @@ struct Daemon {
     watch: Watch,
     ticks: u64,
     certificates_checked: Instant,
+    started: Timestamp,
+    /// Takes the operator's requests for as long as it is there.
+    control: Option<ControlSocket>,
 }
 
 impl Daemon {
-    fn start(path: &Path, hooks: Hooks) -> Result<Self, Vec<Finding>> {
+    fn start(path: &Path, hooks: Hooks) -> Result<(Self, mpsc::Receiver<Asked>), Vec<Finding>> {
         let now = Now::read();
         let Survey {
             config,
@@ -140,6 +149,14 @@ impl Daemon {
             listener.start(&services);
         }
         let watch = Watch::new(watched(&config));
+        let socket = config.queue.directory.join(SOCKET);
+        let mut control = ControlSocket::bind(&socket)
+            .map_err(|error| warnings.push(no_control(&socket, &error)))
+            .ok();
+        let asked = match &mut control {
+            Some(control) => control.start(&services),
+            None => mpsc::channel(1).1,
+        };
         let daemon = Self {
             config,
             services,
@@ -151,6 +168,8 @@ impl Daemon {
             watch,
             ticks: 0,
             certificates_checked: now.instant,
+            started: now.wall,
+            control,
         };
         warn_all(&warnings);
         report_recovery(&recovered);
@@ -159,7 +178,7 @@ impl Daemon {
         if let Some(ready) = hooks.ready {
             ready(&daemon.listening());
         }
-        Ok(daemon)
+        Ok((daemon, asked))
     }
 
     fn listening(&self) -> Vec<Listen> {
@@ -323,12 +342,33 @@ impl Daemon {
         }
     }
 
+    /// What an operator's command wants to know, or wants done.
+    fn answer(&self, request: &Request) -> Answer {
+        match request {
+            Request::Status => Answer::Done(self.status()),
+        }
+    }
+
+    fn status(&self) -> Value {
+        json!({
+            "version": env!("CARGO_PKG_VERSION"),
+            "process": std::process::id(),
+            "started": rfc3339_milliseconds(self.started),
+            "hostname": self.config.profile.hostname,
+            "listeners": self.listening_words(),
+            "connections": self.services.connections(),
+            "accounts": self.accounts.summary().accounts,
+            "queue": self.config.queue.directory.display().to_string(),
+        })
+    }
+
     async fn stop(self) {
         let begun = Now::read();
         notify(&[NotifyState::Stopping]);
         let connections = self.services.connections() as u64;
         tracing::info!(event = "stopping", connections);
         drop(self.listeners);
+        drop(self.control);
         self.services.stop().await;
         let services = Arc::clone(&self.services);
         blocking(move || services.spool.close()).await;
@@ -450,6 +490,13 @@ fn reload_failed(what: &str, findings: &[Finding]) {
             in_force = "the old state"
         );
     }
+}
+
+fn no_control(path: &Path, error: &io::Error) -> Finding {
+    let finding = Finding::warning(format!("cannot take the operator's commands: {error}"));
+    finding
+        .in_file(path)
+        .hint("everything else works; the path of a socket may have 107 octets")
 }
 
 /// Tells systemd, if it is there.

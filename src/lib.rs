@@ -11,8 +11,8 @@
 //! 4  daemon config  assembly, signals, reload; TOML to settings
 //! 3  server         sockets: accepts, reads, writes, carries out the session's steps
 //! 2  account policy queue tls audit
-//! 1  session        the dialogue as a value: bytes in, steps out, no I/O
-//! 0  smtp sasl message envelope decision event diagnostic clock secret      the words of the field
+//! 1  session kept   the dialogue as a value: bytes in, steps out, no I/O; what rooms remember in small files
+//! 0  smtp sasl message envelope decision event control diagnostic clock secret      the words of the field
 //! ```
 //!
 //! ARCHITECTURE.md has the map and the invariants.
@@ -22,11 +22,13 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod control;
 pub mod daemon;
 pub mod decision;
 pub mod diagnostic;
 pub mod envelope;
 pub mod event;
+pub mod kept;
 pub mod message;
 pub mod policy;
 pub mod queue;

@@ -18,14 +18,12 @@ use crate::account::identity::prepare_name;
 use crate::clock::Now;
 use crate::decision::{Account, Limit, Origin, Question, RefusedLogin, Rule, Verdict};
 use crate::diagnostic::{Finding, nearest};
+use crate::policy::limit::LIMITS_FILE;
 use crate::policy::{Limiter, Policy, Usage};
 use crate::session::Profile;
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::extension::Extension;
 use crate::smtp::reply::Reply;
-
-/// The state of the limits, in the queue directory.
-const LIMITS_FILE: &str = "limits.json";
 
 /// Show the decision that serve would take, the rule that takes it, and the exact reply; nothing is sent
 #[derive(Debug, clap::Args)]
@@ -74,8 +72,8 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
     let now = Now::read();
     let memory_kib_max = config.accounts.hash_memory_kib();
     let (directory, _) = Directory::read(&config.accounts.file, memory_kib_max)?;
-    let (limiter, warnings) = Limiter::look_into(&config.queue.directory.join(LIMITS_FILE), now);
-    warnings.iter().for_each(say);
+    let (limiter, warning) = Limiter::look_into(&config.queue.directory.join(LIMITS_FILE), now);
+    warning.iter().for_each(say);
     let policy = Policy::new(config.policy, Arc::new(limiter));
     let json = args.json;
     let explanation = explain(

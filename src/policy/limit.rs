@@ -2,17 +2,13 @@
 //!
 //! It counts; what is allowed comes with each question, so a changed limit holds at once. The state is a small JSON
 //! file that is replaced every few seconds and at the stop: after a crash the last seconds are forgotten, which costs a
-//! client nothing and a spammer's next message little. An unreadable file is put aside and the counting begins anew:
-//! a limit is no reason not to serve.
+//! client nothing and a spammer's next message little.
 //!
 //! Memory is bounded by the number of accounts that sent anything in the last day.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -20,11 +16,12 @@ use super::window::{Span, Window};
 use crate::clock::{Now, Timestamp};
 use crate::decision::Limit;
 use crate::diagnostic::Finding;
+use crate::kept::{Held, Kept};
 
+/// The name of the file, in the queue directory.
+pub const LIMITS_FILE: &str = "limits.json";
 /// The version of the state file that this program writes.
 const STATE_VERSION: u32 = 1;
-/// Octets in a state file: some 50,000 accounts that send all day, each in every bucket.
-const STATE_BYTES_MAX: u64 = 64 << 20;
 /// Octets in a name in the state file; SASLprep can lengthen one somewhat.
 const KEY_BYTES_MAX: usize = 16 << 10;
 
@@ -32,21 +29,10 @@ const KEY_BYTES_MAX: usize = 16 << 10;
 /// is held for microseconds.
 #[derive(Debug, Default)]
 pub struct Limiter {
-    /// `None`: kept in memory only.
-    file: Option<PathBuf>,
-    state: Mutex<State>,
-    /// Held while the file is written, so that an older state never replaces a newer one.
-    saving: Mutex<()>,
+    kept: Kept<Accounts>,
 }
 
-#[derive(Debug, Default)]
-struct State {
-    accounts: HashMap<String, Windows>,
-    /// Counts the changes.
-    changes: u64,
-    /// The change that was saved last.
-    saved: u64,
-}
+type Accounts = HashMap<String, Windows>;
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Windows {
@@ -138,73 +124,36 @@ impl Limiter {
     /// Takes up the state in the file at `path`, if there is one. A file that cannot be read is put aside as
     /// `limits.json.broken` (after its own name) and reported in a warning. Blocks on the disk.
     pub fn open(path: &Path, now: Now) -> (Self, Vec<Finding>) {
-        let (limiter, findings) = Self::look_into(path, now);
-        if findings.is_empty() {
-            return (limiter, findings);
-        }
-        let aside = with_suffix(path, ".broken");
-        let hint = match put_aside(path, &aside) {
-            Ok(()) => format!("the broken file is kept as {}", aside.display()),
-            Err(error) => format!("the broken file will be overwritten: {error}"),
-        };
-        let findings = findings
-            .into_iter()
-            .map(|finding| finding.hint(hint.clone()));
-        (limiter, findings.collect())
+        let (limiter, finding) = Self::look_into(path, now);
+        let finding = finding.map(|finding| limiter.kept.put_aside(finding));
+        (limiter, finding.into_iter().collect())
     }
 
     /// The same for whoever only looks: nothing on the disk is touched.
-    pub fn look_into(path: &Path, now: Now) -> (Self, Vec<Finding>) {
-        let (accounts, findings) = match read(path, now) {
-            Ok(accounts) => (accounts, Vec::new()),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => Default::default(),
-            Err(error) => {
-                let finding = Finding::warning(format!(
-                    "cannot read the state of the limits, counting begins anew: {error}"
-                ));
-                (HashMap::new(), vec![finding.in_file(path)])
-            }
-        };
-        let limiter = Self {
-            file: Some(path.to_owned()),
-            state: Mutex::new(State {
-                accounts,
-                ..State::default()
-            }),
-            saving: Mutex::default(),
-        };
-        (limiter, findings)
+    pub fn look_into(path: &Path, now: Now) -> (Self, Option<Finding>) {
+        let loss = "cannot read the state of the limits, counting begins anew";
+        let restore = |file| Ok(restore(file, now));
+        let (kept, finding) =
+            Kept::look_into(path, STATE_VERSION, loss, Accounts::default, restore);
+        (Self { kept }, finding)
     }
 
     /// Writes the state to its file, if anything changed since the last time, and says whether it did. After an error
     /// the next call tries again. Blocks on the disk.
     pub fn save(&self) -> io::Result<bool> {
-        let Some(path) = &self.file else {
-            return Ok(false);
-        };
-        let _one_at_a_time = self.saving.lock().unwrap_or_else(PoisonError::into_inner);
-        let (accounts, change) = {
-            let state = self.lock();
-            if state.changes == state.saved {
-                return Ok(false);
-            }
-            (state.accounts.clone(), state.changes)
-        };
-        replace(path, &serialize(&accounts)?)?;
-        self.lock().saved = change;
-        Ok(true)
+        self.kept.save(|accounts| content(accounts))
     }
 
     /// Forgets accounts of which nothing counts any more. Called now and then by whoever saves.
     pub fn forget_expired(&self, now: Now) {
-        let mut state = self.lock();
-        let before = state.accounts.len();
-        state.accounts.retain(|_, windows| {
+        let mut accounts = self.lock();
+        let before = accounts.len();
+        accounts.retain(|_, windows| {
             windows.slide(now);
             !windows.is_empty()
         });
-        if state.accounts.len() != before {
-            state.changes += 1;
+        if accounts.len() != before {
+            accounts.changed();
         }
     }
 
@@ -215,10 +164,10 @@ impl Limiter {
         wanted: &[(&str, [(Limit, u64); 2])],
         now: Now,
     ) -> Result<(), NoRoom> {
-        let mut state = self.lock();
+        let mut accounts = self.lock();
         for (holder, (key, wanted)) in wanted.iter().enumerate() {
             // One that is not known yet costs one entry, and only a logged-in one comes this far.
-            let windows = state.accounts.entry((*key).to_owned()).or_default();
+            let windows = accounts.entry((*key).to_owned()).or_default();
             windows.slide(now);
             for (kind, &(limit, more)) in Kind::ALL.into_iter().zip(wanted) {
                 match windows.room(kind, limit, more) {
@@ -228,24 +177,24 @@ impl Limiter {
             }
         }
         for (key, wanted) in wanted {
-            let windows = state.accounts.entry((*key).to_owned()).or_default();
+            let windows = accounts.entry((*key).to_owned()).or_default();
             for (kind, &(_, more)) in Kind::ALL.into_iter().zip(wanted) {
                 windows.of(kind).add(kind.span(), now.wall, more);
             }
         }
-        state.changes += 1;
+        accounts.changed();
         Ok(())
     }
 
     /// Undoes a [`take`](Self::take).
     pub(super) fn give_back(&self, account: &str, taken: [u64; 2], now: Now) {
-        let mut state = self.lock();
-        if let Some(windows) = state.accounts.get_mut(account) {
+        let mut accounts = self.lock();
+        if let Some(windows) = accounts.get_mut(account) {
             windows.slide(now);
             for (kind, count) in Kind::ALL.into_iter().zip(taken) {
                 windows.of(kind).take_back(count);
             }
-            state.changes += 1;
+            accounts.changed();
         }
     }
 
@@ -268,7 +217,7 @@ impl Limiter {
 
     /// Looks at an account without leaving a trace of one that has sent nothing.
     fn with<T>(&self, account: &str, now: Now, look: impl FnOnce(&mut Windows) -> T) -> T {
-        match self.lock().accounts.get_mut(account) {
+        match self.lock().get_mut(account) {
             Some(windows) => {
                 windows.slide(now);
                 look(windows)
@@ -277,9 +226,8 @@ impl Limiter {
         }
     }
 
-    /// A panic under the lock leaves counts that are off by one message at most, which is no reason to stop counting.
-    fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> Held<'_, Accounts> {
+        self.kept.lock()
     }
 }
 
@@ -300,23 +248,7 @@ struct AccountState {
 
 /// The accounts in a state file. Windows that no limiter could have written are dropped: they come from damage, and one
 /// of them must not stop an account for years.
-fn read(path: &Path, now: Now) -> io::Result<HashMap<String, Windows>> {
-    let invalid = |text: String| io::Error::new(io::ErrorKind::InvalidData, text);
-    let mut octets = Vec::new();
-    File::open(path)?
-        .take(STATE_BYTES_MAX + 1)
-        .read_to_end(&mut octets)?;
-    if octets.len() as u64 > STATE_BYTES_MAX {
-        return Err(invalid(format!(
-            "larger than {} MiB",
-            STATE_BYTES_MAX >> 20
-        )));
-    }
-    let file: StateFile =
-        serde_json::from_slice(&octets).map_err(|error| invalid(error.to_string()))?;
-    if file.version != STATE_VERSION {
-        return Err(invalid(format!("unknown version {}", file.version)));
-    }
+fn restore(file: StateFile, now: Now) -> Accounts {
     let mut accounts = HashMap::with_capacity(file.accounts.len());
     for (name, state) in file.accounts {
         let mut windows = Windows {
@@ -329,55 +261,21 @@ fn read(path: &Path, now: Now) -> io::Result<HashMap<String, Windows>> {
             accounts.insert(name, windows);
         }
     }
-    Ok(accounts)
+    accounts
 }
 
-fn serialize(accounts: &HashMap<String, Windows>) -> io::Result<Vec<u8>> {
+fn content(accounts: &Accounts) -> StateFile {
     let state = |windows: &Windows| AccountState {
         messages: windows.messages.buckets().collect(),
         recipients: windows.recipients.buckets().collect(),
     };
-    let file = StateFile {
+    StateFile {
         version: STATE_VERSION,
         accounts: accounts
             .iter()
             .map(|(name, windows)| (name.clone(), state(windows)))
             .collect(),
-    };
-    Ok(serde_json::to_vec(&file)?)
-}
-
-/// Replaces the file at `path` in one step. The data is synced before the rename, so that after a crash there is the
-/// old state or the new one; the directory is not, because either will do.
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the state of the limits is replaced in one step"
-)]
-fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
-    let temporary = with_suffix(path, ".new");
-    let mut file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(true)
-        .mode(0o600)
-        .open(&temporary)?;
-    file.write_all(octets)?;
-    file.sync_data()?;
-    std::fs::rename(&temporary, path)
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a broken state of the limits is kept for whoever wants to know"
-)]
-fn put_aside(path: &Path, aside: &Path) -> io::Result<()> {
-    std::fs::rename(path, aside)
-}
-
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
-    let mut name = path.as_os_str().to_owned();
-    name.push(suffix);
-    name.into()
+    }
 }
 
 #[cfg(test)]
@@ -424,29 +322,6 @@ mod tests {
             used(&much_later, "alice@example.org", now().after(MINUTE * 70)),
             [1, 7]
         );
-        let left: Vec<_> = std::fs::read_dir(directory.path()).unwrap().collect();
-        assert_eq!(left.len(), 1, "{left:?}");
-    }
-
-    #[test]
-    fn a_broken_file_is_put_aside() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("limits.json");
-        let aside = directory.path().join("limits.json.broken");
-        for broken in ["", "{", "[]", r#"{"version": 2, "accounts": {}}"#, "\0\0\0"] {
-            std::fs::write(&path, broken).unwrap();
-            let (_, findings) = Limiter::look_into(&path, now());
-            assert_eq!(findings.len(), 1);
-            assert!(path.exists(), "looking touches nothing");
-            let (limiter, findings) = Limiter::open(&path, now());
-            assert_eq!(findings.len(), 1, "{broken}");
-            assert!(!findings[0].is_error());
-            assert!(!path.exists());
-            assert_eq!(std::fs::read_to_string(&aside).unwrap(), broken);
-            send(&limiter, "alice@example.org", 1, now());
-            assert!(limiter.save().unwrap());
-            assert!(path.exists());
-        }
     }
 
     #[test]
@@ -471,7 +346,7 @@ mod tests {
         assert_eq!(used(&limiter, "half", now()), [0, 5]);
         assert_eq!(used(&limiter, "future", now()), [7, 0]);
         assert_eq!(used(&limiter, "future", now().after(MINUTE * 61)), [0, 0]);
-        assert_eq!(limiter.lock().accounts.len(), 3);
+        assert_eq!(limiter.lock().len(), 3);
     }
 
     #[test]
@@ -480,26 +355,15 @@ mod tests {
         send(&limiter, "alice@example.org", 1, now());
         send(&limiter, "bob@example.org", 1, now().after(MINUTE * 60));
         limiter.forget_expired(now().after(MINUTE * (24 * 60 + 14)));
-        assert_eq!(limiter.lock().accounts.len(), 2);
+        assert_eq!(limiter.lock().len(), 2);
         limiter.forget_expired(now().after(MINUTE * (24 * 60 + 15)));
-        assert_eq!(limiter.lock().accounts.len(), 1);
+        assert_eq!(limiter.lock().len(), 1);
     }
 
     #[test]
     fn looking_leaves_no_trace() {
         let limiter = Limiter::default();
         assert_eq!(used(&limiter, "nobody", now()), [0, 0]);
-        assert!(limiter.lock().accounts.is_empty());
-    }
-
-    #[test]
-    fn a_failed_save_is_tried_again() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("sub").join("limits.json");
-        let (limiter, _) = Limiter::open(&path, now());
-        send(&limiter, "alice@example.org", 1, now());
-        assert!(limiter.save().is_err());
-        std::fs::create_dir(directory.path().join("sub")).unwrap();
-        assert!(limiter.save().unwrap());
+        assert!(limiter.lock().is_empty());
     }
 }

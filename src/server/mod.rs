@@ -23,8 +23,10 @@ use crate::session::Profile;
 use crate::tls::Tls;
 
 mod connection;
+mod control;
 mod listener;
 
+pub use control::{Asked, ControlSocket};
 pub use listener::{BindError, Listener};
 
 /// How TLS begins on a listener.

@@ -16,6 +16,7 @@ const FLOORS: [(u8, &[&str]); 6] = [
         0,
         &[
             "clock",
+            "control",
             "decision",
             "diagnostic",
             "envelope",
@@ -26,7 +27,7 @@ const FLOORS: [(u8, &[&str]); 6] = [
             "smtp",
         ],
     ),
-    (1, &["session"]),
+    (1, &["kept", "session"]),
     (2, &["account", "audit", "policy", "queue", "tls"]),
     (3, &["server"]),
     (4, &["config", "daemon"]),

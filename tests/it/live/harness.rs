@@ -249,6 +249,29 @@ impl World {
         (status.code(), without_weak_hashes(&text))
     }
 
+    /// A command on this world's configuration, with something on its standard input.
+    pub(super) fn run(&self, arguments: &[&str], input: &str) -> Output {
+        let mut child = Command::new(program())
+            .arg("-c")
+            .arg(self.path("gatepost.toml"))
+            .args(arguments)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        // One that does not read it is no failure of ours.
+        let _ = child.stdin.take().unwrap().write_all(input.as_bytes());
+        child.wait_with_output().unwrap()
+    }
+
+    /// A command that succeeds: the JSON that it prints.
+    pub(super) fn ask(&self, arguments: &[&str]) -> Value {
+        let output = self.run(&[arguments, &["--json"]].concat(), "");
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    }
+
     /// Starts the daemon and waits until it is ready.
     pub(super) fn start(&self) -> Daemon {
         let mut daemon = self.begin_start();
