@@ -80,10 +80,7 @@ fn pump(session: &mut Session, account: &Arc<Account>) -> usize {
             Step::Check(ask) => ask.answer(Ok(Authentication::Accept(Arc::clone(account)))),
             Step::Commit(ask) => {
                 messages += 1;
-                ask.answer(Ok(Receipt {
-                    id: MessageId::from_bits(1),
-                    size: 0,
-                }));
+                ask.answer(Ok(Receipt::new(MessageId::from_bits(1), 0)));
             }
             Step::Decide(ask) => ask.answer(allow()),
             Step::LookUp(_) => unreachable!("no client here uses SCRAM"),

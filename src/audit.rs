@@ -196,6 +196,27 @@ impl Audit {
                     message_id
                 );
             }
+            Event::MessageRepeated {
+                account,
+                credential,
+                id,
+                from,
+                message_id,
+            } => {
+                let (id, message_id) = (id.as_str(), message_id.as_deref());
+                let credential = credential.as_deref();
+                tracing::info!(
+                    event = "message.repeated",
+                    session,
+                    client,
+                    port,
+                    account,
+                    credential,
+                    id,
+                    from,
+                    message_id
+                );
+            }
             Event::MessageRefused {
                 account,
                 id,

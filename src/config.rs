@@ -168,12 +168,13 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let mechanisms = mechanisms(&section).unwrap_or(profile.mechanisms);
     let hash_memory = section.size("hash_memory", HASH_MEMORY, HASH_MEMORY_BOUNDS);
     let hash_queue = section.count("hash_queue", HASH_QUEUE, HASH_QUEUE_BOUNDS);
-    let cache_for = section.duration_or_off("cache_for", CACHE_FOR, CACHE_FOR_BOUNDS);
+    let cache_for = section.duration_or_off("cache_for", Some(CACHE_FOR), CACHE_FOR_BOUNDS);
     let upgrade_hashes = section.flag("upgrade_hashes", false);
 
     let section = document.section("extensions");
     let extensions = extensions(&section);
-    let deliver_by_min = section.duration_or_off("deliver_by_minimum", DELIVER_BY_MINIMUM, TIMEOUT);
+    let deliver_by_min =
+        section.duration_or_off("deliver_by_minimum", Some(DELIVER_BY_MINIMUM), TIMEOUT);
     let priority_max = section.count("priority_max", profile.priority_max, PRIORITY);
 
     let section = document.section("accounts");
@@ -192,10 +193,17 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
         journal_size,
         segment_size,
         commit_timeout,
+        duplicate_window,
     } = SpoolSettings::new(directory);
     let minimum_free = section.size("minimum_free", minimum_free, MINIMUM_FREE_BOUNDS);
     let journal_size = section.size("journal_size", journal_size, JOURNAL_SIZE);
     let commit_timeout = section.duration("commit_timeout", commit_timeout, TIMEOUT);
+
+    let duplicate_window = section.duration_or_off(
+        "duplicate_window",
+        duplicate_window,
+        DUPLICATE_WINDOW_BOUNDS,
+    );
 
     let section = document.section("limits");
     let message_bytes_max = section.size("message_size", profile.message_bytes_max, MESSAGE_SIZE);
@@ -278,6 +286,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             login_timeout,
             data_timeout,
             reveal_client,
+            fingerprints: duplicate_window.is_some(),
         },
         server: ServerLimits {
             connections,
@@ -306,6 +315,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             journal_size,
             segment_size,
             commit_timeout,
+            duplicate_window,
         },
         log: LogSettings { format, level },
         origins,
@@ -614,6 +624,11 @@ const fn at_most(count: u64) -> Limit {
 
 /// Below a second no client is fast enough; above a day a dead connection is as good as kept for ever.
 const TIMEOUT: Bounds<Wait> = Bounds::new(
+    Wait(Duration::from_secs(1)),
+    Wait(Duration::from_secs(86_400)),
+);
+/// RFC 1047 is about minutes; a client that comes later has been told to try again, or shows the user what it did.
+const DUPLICATE_WINDOW_BOUNDS: Bounds<Wait> = Bounds::new(
     Wait(Duration::from_secs(1)),
     Wait(Duration::from_secs(86_400)),
 );

@@ -10,6 +10,7 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use crate::clock::Timestamp;
+use crate::message::Fingerprint;
 
 /// The version that this program writes.
 pub const ENVELOPE_VERSION: u32 = 1;
@@ -36,6 +37,16 @@ impl MessageId {
             char::from(ALPHABET[(bits >> (5 * (ID_LENGTH - 1 - index))) as usize & 31])
         };
         Self((0..ID_LENGTH).map(digit).collect())
+    }
+
+    /// When it was given, in milliseconds since 1970: what its first digits say.
+    pub fn milliseconds(&self) -> i64 {
+        let value = |digit: u8| ALPHABET.iter().position(|known| *known == digit);
+        let bits = self.0.bytes().fold(0, |bits: u128, digit| {
+            bits << 5 | value(digit).unwrap_or_default() as u128
+        });
+        // The first 48 bits of a UUID of version 7 (RFC 9562 section 5.7).
+        (bits >> 80) as i64
     }
 
     /// The id's text.
@@ -118,6 +129,9 @@ pub struct Envelope {
     /// itself.
     #[serde(default, skip_serializing_if = "is_false")]
     pub require_tls: bool,
+    /// By what it is known if its client sends it again, where it has a Message-ID.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<Fingerprint>,
     /// Who handed it to us, and how.
     pub client: Client,
 }
@@ -147,6 +161,7 @@ impl Envelope {
             deliver_by: None,
             priority: None,
             require_tls: false,
+            fingerprint: None,
             client,
         }
     }
@@ -305,6 +320,19 @@ pub struct Receipt {
     pub id: MessageId,
     /// Octets in the `.eml`.
     pub size: u64,
+    /// The message was queued before, and its client cannot know: now nothing was.
+    pub repeated: bool,
+}
+
+impl Receipt {
+    /// The receipt of a message that was queued now.
+    pub fn new(id: MessageId, size: u64) -> Self {
+        Self {
+            id,
+            size,
+            repeated: false,
+        }
+    }
 }
 
 mod milliseconds {

@@ -97,6 +97,20 @@ pub enum Event {
         /// The reverse-path; empty for the null one.
         from: String,
     },
+    /// `message.repeated`: the client sent a message again, because it had not heard that it was queued. Now it was told
+    /// so, and nothing more was queued.
+    MessageRepeated {
+        /// Who sent it.
+        account: String,
+        /// With which credential; `None` for the account's own password.
+        credential: Option<String>,
+        /// The name under which it was queued the first time.
+        id: MessageId,
+        /// The reverse-path; empty for the null one.
+        from: String,
+        /// The Message-ID field's value.
+        message_id: Option<String>,
+    },
     /// `rcpt.refused`
     RcptRefused {
         /// Whose session it is; `None` before AUTH.

@@ -12,8 +12,10 @@ use crate::envelope::MessageId;
 use crate::smtp::address::Mailbox;
 
 mod author;
+mod fingerprint;
 
 pub use author::{AuthorError, parse_author};
+pub use fingerprint::{Fingerprint, FingerprintError, Fingerprinter};
 
 /// The longest Message-ID that is repeated in the log.
 const LOGGED_MESSAGE_ID_BYTES_MAX: usize = 250;
@@ -278,6 +280,11 @@ impl Header {
         let fit = value.len() <= LOGGED_MESSAGE_ID_BYTES_MAX
             && value.bytes().all(|byte| byte.is_ascii_graphic());
         (fit && !value.is_empty()).then_some(value)
+    }
+
+    /// The octets that the client sent.
+    pub fn as_sent(&self) -> &[u8] {
+        &self.bytes
     }
 
     /// The Message-ID that [`write_to`](Self::write_to) adds where there is none.

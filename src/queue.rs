@@ -147,6 +147,7 @@ mod layout;
 mod pipeline;
 mod placing;
 mod recovery;
+mod repetition;
 mod replay;
 mod room;
 mod spool;
@@ -181,6 +182,8 @@ pub struct SpoolSettings {
     pub segment_size: u64,
     /// How long a message may wait until its turn to be written comes.
     pub commit_timeout: Duration,
+    /// How long a message is remembered whose client may not know that it was queued; `None`: not at all.
+    pub duplicate_window: Option<Duration>,
 }
 
 impl SpoolSettings {
@@ -192,6 +195,7 @@ impl SpoolSettings {
             journal_size: 64 << 20,
             segment_size: 4 << 20,
             commit_timeout: Duration::from_secs(30),
+            duplicate_window: Some(Duration::from_secs(10 * 60)),
         }
     }
 }

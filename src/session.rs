@@ -50,7 +50,7 @@ use crate::clock::{Instant, Now, Timestamp};
 use crate::decision::{Account, Claim, Refusal};
 use crate::envelope::{DeliverBy, MessageId};
 use crate::event::Event;
-use crate::message::{Authors, Header, HeaderSection};
+use crate::message::{Authors, Fingerprinter, Header, HeaderSection};
 use crate::sasl::{ChannelBindings, Exchange, Mechanism};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::extension::{MailParameters, RcptParameters};
@@ -234,6 +234,8 @@ struct Transfer {
     octets: u64,
     /// For the log.
     message_id: Option<String>,
+    /// Of a message with a Message-ID, where repetitions are to be known.
+    fingerprinter: Option<Box<Fingerprinter>>,
     /// The end of the data has been read.
     ended: bool,
     stage: Stage,

@@ -27,6 +27,7 @@ pub const KEYS: &[&str] = &[
     "queue.minimum_free",
     "queue.journal_size",
     "queue.commit_timeout",
+    "queue.duplicate_window",
     "limits.message_size",
     "limits.header_size",
     "limits.recipients_per_message",

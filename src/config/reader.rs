@@ -408,7 +408,7 @@ impl<'d> Section<'d> {
     pub(super) fn duration_or_off(
         &self,
         key: &'static str,
-        default: Duration,
+        default: Option<Duration>,
         bounds: Bounds<Wait>,
     ) -> Option<Duration> {
         self.read(key, |value| match value {
@@ -420,7 +420,7 @@ impl<'d> Section<'d> {
                     ..problem
                 }),
         })
-        .map_or(Some(default), |wait| wait.value.map(|wait| wait.0))
+        .map_or(default, |wait| wait.value.map(|wait| wait.0))
     }
 
     /// A limit that can be lifted, and where it is written.

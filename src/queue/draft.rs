@@ -9,11 +9,14 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use crate::clock::Now;
 use crate::envelope::{Envelope, MessageId, Receipt};
+use crate::message::Fingerprint;
 
 use super::disk::DiskFile;
 use super::journal::Record;
 use super::layout::{Part, Place};
+use super::repetition::Arrival;
 use super::spool::Shared;
 use super::{QueueError, fault};
 
@@ -99,7 +102,34 @@ impl Draft {
     ///
     /// An error means that it is not queued (with the reservation in `queue.rs` about a disk that fails at the very
     /// last step). If the future is dropped the message ends up wholly queued or not at all, and nobody knows which.
+    ///
+    /// A message that was [identified](Self::identify), and that was queued before without its client knowing so, is not
+    /// queued again: the receipt is the first one's, [`repeated`](Receipt::repeated).
     pub async fn commit(self) -> Result<Receipt, QueueError> {
+        let Some(fingerprint) = self.envelope.fingerprint else {
+            return self.queue().await;
+        };
+        let shared = Arc::clone(&self.shared);
+        let now = || Now::read().instant;
+        match shared.repetitions.arrive(fingerprint, now).await {
+            Arrival::Again(receipt) => Ok(Receipt {
+                repeated: true,
+                ..receipt
+            }),
+            Arrival::First(turn) => {
+                let receipt = Box::pin(self.queue()).await?;
+                turn.queued(&receipt, now());
+                Ok(receipt)
+            }
+        }
+    }
+
+    /// By what the message is to be known if its client sends it again.
+    pub fn identify(&mut self, fingerprint: Fingerprint) {
+        self.envelope.fingerprint = Some(fingerprint);
+    }
+
+    async fn queue(self) -> Result<Receipt, QueueError> {
         let Self {
             shared,
             mut envelope,
@@ -230,10 +260,7 @@ impl PartialMessage {
         disk.sync_directory(&ready).map_err(fault("sync", &ready))?;
 
         self.files.release();
-        Ok(Receipt {
-            id,
-            size: self.length,
-        })
+        Ok(Receipt::new(id, self.length))
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) struct Pipeline {
     to_write: Condvar,
     /// Something for the placer: a batch, the end.
     to_place: Condvar,
-    /// Something for the coverer, and for a writer that waits for it.
+    /// Something for the coverer.
     to_cover: Condvar,
 }
 
@@ -215,10 +215,7 @@ impl Pipeline {
     }
 
     fn enter(&self, record: Record, answer: Answer) -> Result<u64, QueueError> {
-        let receipt = Receipt {
-            id: record.id.clone(),
-            size: record.message.len() as u64,
-        };
+        let receipt = Receipt::new(record.id.clone(), record.message.len() as u64);
         let mut line = self.line();
         self.check(&line)?;
         let ticket = line.next_ticket;

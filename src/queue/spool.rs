@@ -13,15 +13,17 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 use uuid::{ContextV7, Uuid};
 
-use crate::clock::Now;
-use crate::envelope::{Envelope, MessageId};
+use crate::clock::{Now, Timestamp};
+use crate::envelope::{Envelope, MessageId, Receipt};
+use crate::message::Fingerprint;
 
 use super::disk::{Disk, LockAttempt, LockGuard, RealDisk};
 use super::draft::Draft;
 use super::journal::Sizes;
-use super::layout::{Layout, Place};
+use super::layout::{Layout, Part, Place, parse_file_name, read_envelope};
 use super::pipeline::{Pipeline, Workers, Written};
 use super::recovery::{self, Recovered};
+use super::repetition::Repetitions;
 use super::replay::replay;
 use super::room::Room;
 use super::{QueueError, SpoolEvent, SpoolSettings, fault};
@@ -29,6 +31,9 @@ use super::{QueueError, SpoolEvent, SpoolSettings, fault};
 /// File operations of large messages at a time. Waiting for an fsync costs a thread and no processor; more of them at
 /// once let the file system commit several with one journal write, up to about here.
 const OPERATIONS_MAX: usize = 64;
+
+/// Messages that are looked at when the directory is opened, for they may come again.
+const REMEMBERED_AT_START_MAX: usize = 10_000;
 
 /// The queue directory, open for accepting messages. Cheap to clone; all clones are the same spool.
 ///
@@ -44,6 +49,7 @@ pub(super) struct Shared {
     pub(super) layout: Layout,
     pub(super) pipeline: Arc<Pipeline>,
     pub(super) room: Arc<Room>,
+    pub(super) repetitions: Repetitions,
     commit_timeout_ms: AtomicU64,
     ids: Mutex<ContextV7>,
     operations: Arc<Semaphore>,
@@ -97,6 +103,7 @@ impl Spool {
             layout,
             pipeline,
             room,
+            repetitions: Repetitions::default(),
             commit_timeout_ms: AtomicU64::new(0),
             ids: Mutex::new(ContextV7::new()),
             operations: Arc::new(Semaphore::new(OPERATIONS_MAX)),
@@ -107,6 +114,9 @@ impl Spool {
             shared: Arc::new(shared),
         };
         spool.apply(settings);
+        if let Some(window) = settings.duplicate_window {
+            spool.remember(window)?;
+        }
         Ok((spool, recovered))
     }
 
@@ -117,6 +127,45 @@ impl Spool {
         shared.pipeline.resize_journal(Sizes::new(settings));
         let timeout = u64::try_from(settings.commit_timeout.as_millis()).unwrap_or(u64::MAX);
         shared.commit_timeout_ms.store(timeout, Ordering::Relaxed);
+        shared.repetitions.set_window(settings.duplicate_window);
+    }
+
+    /// The client of a message has heard that it is queued: the same again is another message.
+    pub fn delivered(&self, fingerprint: &Fingerprint) {
+        self.shared.repetitions.delivered(fingerprint);
+    }
+
+    /// Remembers the youngest messages that are queued: the process before us may have died before it said so.
+    fn remember(&self, window: Duration) -> Result<(), QueueError> {
+        let Shared { disk, layout, .. } = &*self.shared;
+        let now = Now::read();
+        let mut ids = Vec::new();
+        for place in [Place::Ready, Place::Hold] {
+            let directory = layout.directory(place);
+            let entries = disk.list_directory(&directory);
+            for entry in entries.map_err(fault("list", &directory))? {
+                if let Some((id, Part::Envelope)) = parse_file_name(&entry.name)
+                    && entry.is_file
+                    && age(&id, now) < window
+                {
+                    ids.push((id, place));
+                }
+            }
+        }
+        ids.sort_unstable_by(|(one, _), (other, _)| one.cmp(other));
+        let excess = ids.len().saturating_sub(REMEMBERED_AT_START_MAX);
+        for (id, place) in ids.split_off(excess) {
+            let path = layout.file(place, &id, Part::Envelope);
+            // One that cannot be read has been reported, or has just been taken.
+            if let Ok(envelope) = read_envelope(&**disk, &path, &id)
+                && let Some(fingerprint) = envelope.fingerprint
+            {
+                let until = now.instant + window.saturating_sub(age(&id, now));
+                let receipt = Receipt::new(id, envelope.size);
+                self.shared.repetitions.restore(fingerprint, receipt, until);
+            }
+        }
+        Ok(())
     }
 
     /// Stops: what was begun is committed, all of it is covered, and whatever comes later is refused. Blocks, as long as
@@ -221,6 +270,12 @@ impl fmt::Debug for Shared {
             .field("directory", &self.layout.root)
             .finish_non_exhaustive()
     }
+}
+
+/// How long ago a message was accepted; one that comes from the future, now.
+fn age(id: &MessageId, now: Now) -> Duration {
+    let then = Timestamp::from_millisecond(id.milliseconds()).unwrap_or_default();
+    Duration::try_from(now.wall.duration_since(then)).unwrap_or_default()
 }
 
 /// Makes the directories, durably, and takes the lock.

@@ -22,6 +22,7 @@ use super::{Generation, Place, Services, TlsStart};
 use crate::clock::Now;
 use crate::decision::{Question, Refusal, Verdict};
 use crate::event::{Scope, ServerEvent};
+use crate::message::Fingerprint;
 use crate::queue::Draft;
 use crate::session::{Link, PolicyAsk, Session, Step, TlsFacts};
 use crate::smtp::reply::Reply;
@@ -47,6 +48,8 @@ pub(super) struct Connection {
     /// Replies that are not yet written.
     unsent: Vec<u8>,
     draft: Option<Draft>,
+    /// The message that was queued last, if its client may not know so.
+    undelivered: Option<Fingerprint>,
 }
 
 /// What waiting for the client ended with.
@@ -76,6 +79,7 @@ impl Connection {
             generation,
             unsent: Vec::new(),
             draft: None,
+            undelivered: None,
         }
     }
 
@@ -172,13 +176,20 @@ impl Connection {
                     return Ok(session.ending());
                 }
                 Step::Commit(ask) => {
+                    let fingerprint = ask.fingerprint();
                     let receipt = match self.draft.take() {
-                        Some(draft) => Box::pin(draft.commit())
-                            .await
-                            .map_err(|error| Refusal::from(&error)),
+                        Some(mut draft) => {
+                            if let Some(fingerprint) = fingerprint {
+                                draft.identify(fingerprint);
+                            }
+                            Box::pin(draft.commit())
+                                .await
+                                .map_err(|error| Refusal::from(&error))
+                        }
                         None => Err(no_draft()),
                     };
-                    if receipt.is_err() {
+                    self.undelivered = fingerprint.filter(|_| receipt.is_ok());
+                    if receipt.as_ref().map_or(true, |receipt| receipt.repeated) {
                         self.services.generation.load().policy.refund(
                             ask.account(),
                             ask.recipients(),
@@ -224,7 +235,12 @@ impl Connection {
                         },
                     };
                     match heard {
-                        Heard::Octets => {}
+                        Heard::Octets => {
+                            // It goes on, so it has read what was written before.
+                            if let Some(fingerprint) = self.undelivered.take() {
+                                self.services.spool.delivered(&fingerprint);
+                            }
+                        }
                         Heard::Nothing => session.tick(Now::read()),
                         Heard::Stop => {
                             told_to_stop = true;

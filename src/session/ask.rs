@@ -9,7 +9,7 @@ use super::{Input, Ready, Session, Stage, State, TlsFacts, Transaction, Transfer
 use crate::decision::{Account, Authentication, Claim, Question, Refusal, Unavailable, Verdict};
 use crate::envelope::{Client, Envelope, MessageId, Receipt, Recipient};
 use crate::event::Event;
-use crate::message::HeaderSection;
+use crate::message::{Fingerprint, HeaderSection};
 use crate::sasl::scram::Offer;
 use crate::sasl::{Mechanism, encode_challenge};
 use crate::smtp::extension::AuthParameter;
@@ -308,15 +308,7 @@ impl BeginAsk<'_> {
         Envelope {
             account: transaction.ready.account.name.clone(),
             reverse_path: transaction.reverse_path.to_string(),
-            recipients: transaction
-                .recipients
-                .iter()
-                .map(|addressee| Recipient {
-                    notify: addressee.parameters.notify.clone().unwrap_or_default(),
-                    orcpt: addressee.parameters.orcpt.clone(),
-                    ..Recipient::new(addressee.forward_path.to_string())
-                })
-                .collect(),
+            recipients: transaction.envelope_recipients(),
             body: parameters.body,
             ret: parameters.ret,
             envid: parameters.envid.clone(),
@@ -347,6 +339,7 @@ impl BeginAsk<'_> {
                     input,
                     octets: 0,
                     message_id: None,
+                    fingerprinter: None,
                     ended: false,
                     stage: Stage::Header(HeaderSection::default()),
                 }));
@@ -376,6 +369,16 @@ impl BeginAsk<'_> {
 }
 
 impl Transaction {
+    /// The recipients as the envelope has them.
+    pub(super) fn envelope_recipients(&self) -> Vec<Recipient> {
+        let recipients = self.recipients.iter().map(|addressee| Recipient {
+            notify: addressee.parameters.notify.clone().unwrap_or_default(),
+            orcpt: addressee.parameters.orcpt.clone(),
+            ..Recipient::new(addressee.forward_path.to_string())
+        });
+        recipients.collect()
+    }
+
     /// AUTH= as it may be passed on (RFC 4954 section 5): a client is believed about the addresses that are its own;
     /// any other claim becomes "not known".
     fn first_submitter(&self) -> Option<String> {
@@ -433,6 +436,12 @@ impl CommitAsk<'_> {
         self.transfer().transaction.recipients.len() as u64
     }
 
+    /// By what the message is known if it comes again.
+    pub fn fingerprint(&self) -> Option<Fingerprint> {
+        let fingerprinter = self.transfer().fingerprinter.as_ref()?;
+        Some(fingerprinter.fingerprint())
+    }
+
     fn transfer(&self) -> &Transfer {
         match &self.session.state {
             State::Committing(transfer) => transfer,
@@ -448,20 +457,31 @@ impl CommitAsk<'_> {
         };
         let reply = match answer {
             Ok(receipt) => {
-                session.messages += 1;
                 let transaction = &transfer.transaction;
-                session.events.push_back(Event::MessageAccepted {
-                    account: transaction.ready.account.name.clone(),
-                    credential: transaction
-                        .ready
-                        .account
-                        .credential_name()
-                        .map(str::to_owned),
-                    id: receipt.id.clone(),
-                    size: receipt.size,
-                    recipients: transaction.recipients.len(),
-                    from: transaction.reverse_path.to_string(),
-                    message_id: transfer.message_id,
+                let account = transaction.ready.account.name.clone();
+                let credential = transaction.ready.account.credential_name();
+                let credential = credential.map(str::to_owned);
+                let (id, from) = (receipt.id.clone(), transaction.reverse_path.to_string());
+                let message_id = transfer.message_id;
+                session.events.push_back(if receipt.repeated {
+                    Event::MessageRepeated {
+                        account,
+                        credential,
+                        id,
+                        from,
+                        message_id,
+                    }
+                } else {
+                    session.messages += 1;
+                    Event::MessageAccepted {
+                        account,
+                        credential,
+                        id,
+                        size: receipt.size,
+                        recipients: transaction.recipients.len(),
+                        from,
+                        message_id,
+                    }
                 });
                 Reply::queued(receipt.id.as_str())
             }

@@ -47,6 +47,8 @@ pub struct Profile {
     pub data_timeout: Duration,
     /// Whether Received tells the client's address, its name and its login.
     pub reveal_client: bool,
+    /// Whether messages get a fingerprint, by which the queue knows those that come again.
+    pub fingerprints: bool,
 }
 
 impl Default for Profile {
@@ -71,6 +73,7 @@ impl Default for Profile {
             login_timeout: Duration::from_secs(2 * 60),
             data_timeout: Duration::from_secs(60 * 60),
             reveal_client: false,
+            fingerprints: true,
         }
     }
 }

@@ -8,7 +8,7 @@ use super::{Discard, Input, Judged, Session, Stage, State, Transaction, Transfer
 use crate::decision::Refusal;
 use crate::envelope::{Body, MessageId};
 use crate::event::Event;
-use crate::message::{Header, HeaderError, Progress, Trace, TraceClient};
+use crate::message::{Fingerprinter, Header, HeaderError, Progress, Trace, TraceClient};
 use crate::smtp::address::ReversePath;
 use crate::smtp::framing::{Frame, Mode};
 use crate::smtp::reply::Reply;
@@ -249,6 +249,20 @@ impl Session {
             ReversePath::Mailbox(mailbox) => Some(mailbox),
             ReversePath::Null => None,
         };
+        // Without a Message-ID nobody could tell a repetition from another message that says the same.
+        transfer.fingerprinter =
+            (self.profile.fingerprints && header.message_id().is_some()).then(|| {
+                let transaction = &transfer.transaction;
+                let mut fingerprinter = Fingerprinter::new(
+                    &transaction.ready.account.name,
+                    &transaction.reverse_path.to_string(),
+                    transaction.envelope_recipients().iter(),
+                );
+                fingerprinter.update(header.as_sent());
+                fingerprinter.update(b"\r\n");
+                fingerprinter.update(&body);
+                Box::new(fingerprinter)
+            });
         header.write_to(&mut self.unstored, &trace, author);
         self.unstored.extend_from_slice(&body);
         transfer.message_id = Some(
@@ -298,7 +312,12 @@ impl Transfer {
                 Progress::Complete { header_bytes } => return Some(header_bytes),
                 Progress::Incomplete => {}
             },
-            Stage::Body => unstored.extend_from_slice(bytes),
+            Stage::Body => {
+                unstored.extend_from_slice(bytes);
+                if let Some(fingerprinter) = &mut self.fingerprinter {
+                    fingerprinter.update(bytes);
+                }
+            }
             Stage::Refused(_) => {}
         }
         None

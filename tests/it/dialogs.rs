@@ -247,6 +247,7 @@ fn event_words(event: &Event) -> String {
         Event::MailRefused { reason, .. } => format!("mail.refused {reason}"),
         Event::MessageAbandoned { .. } => "message.abandoned".to_owned(),
         Event::MessageAccepted { .. } => "message.accepted".to_owned(),
+        Event::MessageRepeated { .. } => "message.repeated".to_owned(),
         Event::MessageRefused { reason, .. } => format!("message.refused {reason}"),
         Event::RcptRefused { reason, .. } => format!("rcpt.refused {reason}"),
     }
@@ -361,10 +362,8 @@ impl Memory {
                 }
                 Step::Commit(ask) => {
                     let message = self.draft.take().unwrap();
-                    let receipt = Receipt {
-                        id: MessageId::from_bits(self.ids),
-                        size: message.len() as u64,
-                    };
+                    let receipt =
+                        Receipt::new(MessageId::from_bits(self.ids), message.len() as u64);
                     self.stored.push(message);
                     ask.answer(Ok(receipt));
                 }

@@ -16,6 +16,7 @@ mod log;
 mod logins;
 mod mounts;
 mod reload;
+mod repetition;
 mod secrets;
 mod start;
 mod stop;

@@ -425,7 +425,7 @@ impl World {
                                 text,
                                 time: self.now.wall,
                             });
-                            ask.answer(Ok(Receipt { id, size }));
+                            ask.answer(Ok(Receipt::new(id, size)));
                         }
                         Err(refusal) => {
                             self.policy

@@ -153,7 +153,7 @@ impl World {
                 Step::Commit(ask) => {
                     self.committed = self.draft.take();
                     let id = MessageId::from_bits(7);
-                    ask.answer(Ok(Receipt { id, size: 1 }));
+                    ask.answer(Ok(Receipt::new(id, 1)));
                 }
                 Step::Decide(ask) => {
                     let own = |mailbox: &_| {

@@ -417,7 +417,7 @@ impl World<'_> {
                         self.committed += 1;
                         self.ids.insert(id.clone());
                         self.unacknowledged = Some(id.clone());
-                        ask.answer(Ok(Receipt { id, size: 1 }));
+                        ask.answer(Ok(Receipt::new(id, 1)));
                     }
                 }
                 Step::Decide(ask) => {
