@@ -55,7 +55,6 @@ const REPEATED: &[&str] = &["listen", "certificate"];
 const RESERVED: &[&str] = &[
     "guessing",
     "onward",
-    "queue.duplicate_window",
     "status",
     "tripwires",
 ];
@@ -182,11 +181,6 @@ mod tests {
                 "`hostname` belongs at the top of the file, before the first table",
             ),
             ("log", "colour_of_lines", "[log] has: format, level"),
-            (
-                "queue",
-                "duplicate_window",
-                "it is not available in this version",
-            ),
             ("", "guessing", "it is not available in this version"),
         ] {
             assert_eq!(hint_for_unknown(table, name), hint, "{table} {name}");
