@@ -18,6 +18,7 @@ mod explain;
 mod queue;
 mod serve;
 mod status;
+mod trace;
 mod try_out;
 
 /// An authenticated mail submission server: one safe door for outgoing mail.
@@ -53,6 +54,7 @@ enum Command {
     Queue(queue::Args),
     Explain(explain::Args),
     Status(status::Args),
+    Trace(trace::Args),
 }
 
 /// Why a command failed: findings to print, one or many.
@@ -82,6 +84,7 @@ pub fn run() -> ExitCode {
         Command::Queue(args) => queue::run(&cli.config, args),
         Command::Explain(args) => explain::run(&cli.config, args),
         Command::Status(args) => status::run(&cli.config, &args),
+        Command::Trace(args) => trace::run(&cli.config, &args),
     };
     match result {
         Ok(code) => code,

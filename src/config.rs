@@ -58,6 +58,8 @@ pub struct Config {
     pub queue: SpoolSettings,
     /// The log.
     pub log: LogSettings,
+    /// Whether Received gets a token that tells the operator who sent a message.
+    pub trace_token: bool,
     /// Where some of it is written.
     pub origins: Origins,
 }
@@ -243,6 +245,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
 
     let section = document.section("message");
     let reveal_client = section.flag("reveal_client", profile.reveal_client);
+    let trace_token = section.flag("trace_token", true);
 
     let log_default = LogSettings::default();
     let section = document.section("log");
@@ -286,6 +289,8 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             login_timeout,
             data_timeout,
             reveal_client,
+            // The key is for whoever has the queue directory to put in.
+            trace_key: None,
             fingerprints: duplicate_window.is_some(),
         },
         server: ServerLimits {
@@ -318,6 +323,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             duplicate_window,
         },
         log: LogSettings { format, level },
+        trace_token,
         origins,
     }
 }

@@ -31,11 +31,14 @@ use crate::config::{self, Config, Loaded};
 use crate::control::{Answer, Request, SOCKET};
 use crate::decision::Origin;
 use crate::diagnostic::{Finding, Severity};
+use crate::message::token::TraceKey;
 use crate::policy::limit::LIMITS_FILE;
 use crate::policy::{Limiter, Policy};
 use crate::queue::{Recovered, Spool, SpoolEvent};
 use crate::server::{Asked, BindError, ControlSocket, Generation, Listen, Listener, Services};
+use crate::session::Profile;
 use crate::tls::Tls;
+use crate::trace::{self, TRACE_FILE};
 
 /// How often the files are looked at. A change counts when two looks in a row saw the same, so that a file is not read
 /// while somebody still writes it.
@@ -107,6 +110,8 @@ struct Daemon {
     tls: Arc<Tls>,
     limiter: Arc<Limiter>,
     log: LogControl,
+    /// Once it was needed.
+    trace_key: Option<Arc<TraceKey>>,
     watch: Watch,
     ticks: u64,
     certificates_checked: Instant,
@@ -143,7 +148,9 @@ impl Daemon {
         let (tls, accounts) = (Arc::new(tls), Arc::new(accounts.with_memory(memory)));
         let listeners = bind(&config, &[])?;
 
-        let generation = generation(&config, &accounts, &tls, &limiter);
+        let (trace_key, trace_warnings) = trace_key(&config, None);
+        warnings.extend(trace_warnings);
+        let generation = generation(&config, &accounts, &tls, &limiter, trace_key.as_ref());
         let services = Services::new(generation, spool, Audit::new(hooks.observers));
         for listener in &listeners {
             listener.start(&services);
@@ -165,6 +172,7 @@ impl Daemon {
             tls,
             limiter,
             log,
+            trace_key,
             watch,
             ticks: 0,
             certificates_checked: now.instant,
@@ -255,11 +263,15 @@ impl Daemon {
         warnings.extend(account_warnings);
 
         // Nothing below can fail.
+        let (trace_key, trace_warnings) = trace_key(&config, self.trace_key.take());
+        warnings.extend(trace_warnings);
+        self.trace_key = trace_key;
         self.services.generation.store(Arc::new(generation(
             &config,
             &self.accounts,
             &tls,
             &self.limiter,
+            self.trace_key.as_ref(),
         )));
         self.services.spool.apply(&config.queue);
         self.log.apply(config.log);
@@ -402,14 +414,30 @@ fn generation(
     accounts: &Arc<Accounts>,
     tls: &Arc<Tls>,
     limiter: &Arc<Limiter>,
+    trace_key: Option<&Arc<TraceKey>>,
 ) -> Generation {
     Generation {
-        profile: Arc::new(config.profile.clone()),
+        profile: Arc::new(Profile {
+            trace_key: trace_key.filter(|_| config.trace_token).cloned(),
+            ..config.profile.clone()
+        }),
         limits: config.server,
         tls: Arc::clone(tls),
         accounts: Arc::clone(accounts) as _,
         policy: Arc::new(Policy::new(config.policy.clone(), Arc::clone(limiter))),
     }
+}
+
+/// The key of trace tokens, where there are any: the one that is known, or that of the queue directory.
+fn trace_key(
+    config: &Config,
+    known: Option<Arc<TraceKey>>,
+) -> (Option<Arc<TraceKey>>, Vec<Finding>) {
+    if known.is_some() || !config.trace_token || config.profile.reveal_client {
+        return (known, Vec::new());
+    }
+    let (key, warnings) = trace::open(&config.queue.directory.join(TRACE_FILE));
+    (key.map(Arc::new), warnings)
 }
 
 /// Binds what the configuration names and `bound` does not have yet. All or nothing.

@@ -39,14 +39,18 @@ impl MessageId {
         Self((0..ID_LENGTH).map(digit).collect())
     }
 
-    /// When it was given, in milliseconds since 1970: what its first digits say.
-    pub fn milliseconds(&self) -> i64 {
+    /// The 128 bits that it stands for.
+    pub fn bits(&self) -> u128 {
         let value = |digit: u8| ALPHABET.iter().position(|known| *known == digit);
-        let bits = self.0.bytes().fold(0, |bits: u128, digit| {
+        self.0.bytes().fold(0, |bits, digit| {
             bits << 5 | value(digit).unwrap_or_default() as u128
-        });
-        // The first 48 bits of a UUID of version 7 (RFC 9562 section 5.7).
-        (bits >> 80) as i64
+        })
+    }
+
+    /// When it was given, in milliseconds since 1970: the first 48 bits, as in a UUID of version 7 (RFC 9562 section
+    /// 5.7).
+    pub fn milliseconds(&self) -> i64 {
+        (self.bits() >> 80) as i64
     }
 
     /// The id's text.
@@ -412,7 +416,8 @@ mod tests {
         let ids = [0, 1, 31, 32, u128::from(u64::MAX), u128::MAX].map(MessageId::from_bits);
         assert!(ids.is_sorted());
         for id in ids {
-            assert_eq!(id.as_str().parse(), Ok(id));
+            assert_eq!(id.as_str().parse(), Ok(id.clone()));
+            assert_eq!(MessageId::from_bits(id.bits()), id);
         }
         for bad in [
             "",

@@ -13,6 +13,7 @@ use crate::smtp::address::Mailbox;
 
 mod author;
 mod fingerprint;
+pub mod token;
 
 pub use author::{AuthorError, parse_author};
 pub use fingerprint::{Fingerprint, FingerprintError, Fingerprinter};
@@ -177,6 +178,8 @@ pub struct Trace<'a> {
     pub smtputf8: bool,
     /// The priority that it was given with MT-PRIORITY.
     pub priority: Option<i8>,
+    /// A token that tells the operator who sent it.
+    pub token: Option<&'a str>,
     /// Who sent it, where the operator wants that to be seen.
     pub client: Option<TraceClient<'a>>,
 }
@@ -361,8 +364,11 @@ fn received(trace: &Trace<'_>) -> String {
     let priority = trace
         .priority
         .map_or(String::new(), |priority| format!(" priority {priority}"));
+    let token = trace
+        .token
+        .map_or(String::new(), |token| format!("(trace {token})\r\n\t"));
     format!(
-        "Received: {from}by {} (gatepost)\r\n\twith {protocol} id {}\r\n\ttls {cipher}{priority};\r\n\t{}\r\n",
+        "Received: {from}by {} (gatepost)\r\n\twith {protocol} id {}\r\n\t{token}tls {cipher}{priority};\r\n\t{}\r\n",
         trace.hostname,
         trace.id,
         rfc5322_date(trace.time)
@@ -402,6 +408,7 @@ mod tests {
             time: "2026-11-21T09:30:00Z".parse().unwrap(),
             smtputf8: false,
             priority: None,
+            token: None,
             client: None,
         };
         let author = Mailbox::parse(b"alice@example.org").unwrap();
@@ -566,6 +573,7 @@ mod tests {
             time: "2026-11-21T09:30:00Z".parse().unwrap(),
             smtputf8: false,
             priority: None,
+            token: None,
             client: Some(TraceClient {
                 name: "x);evil",
                 address: "2001:db8::1".parse().unwrap(),

@@ -44,6 +44,7 @@ pub const KEYS: &[&str] = &[
     "limits.account.messages_per_hour",
     "limits.account.recipients_per_day",
     "message.reveal_client",
+    "message.trace_token",
     "log.format",
     "log.level",
 ];
@@ -52,12 +53,7 @@ pub const KEYS: &[&str] = &[
 const REPEATED: &[&str] = &["listen", "certificate"];
 
 /// Names that are kept for what comes, so that nobody takes them for a slip of the pen.
-const RESERVED: &[&str] = &[
-    "guessing",
-    "onward",
-    "status",
-    "tripwires",
-];
+const RESERVED: &[&str] = &["guessing", "onward", "status", "tripwires"];
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

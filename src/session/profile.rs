@@ -1,8 +1,10 @@
 //! What an operator can set about a session.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::decision::Limit;
+use crate::message::token::TraceKey;
 use crate::sasl::Mechanism;
 use crate::smtp::extension::Extension;
 
@@ -47,6 +49,9 @@ pub struct Profile {
     pub data_timeout: Duration,
     /// Whether Received tells the client's address, its name and its login.
     pub reveal_client: bool,
+    /// The key of the tokens by which the operator can tell who sent a message; `None`: there are none. Where the client
+    /// is revealed, there is no token either.
+    pub trace_key: Option<Arc<TraceKey>>,
     /// Whether messages get a fingerprint, by which the queue knows those that come again.
     pub fingerprints: bool,
 }
@@ -73,6 +78,7 @@ impl Default for Profile {
             login_timeout: Duration::from_secs(2 * 60),
             data_timeout: Duration::from_secs(60 * 60),
             reveal_client: false,
+            trace_key: None,
             fingerprints: true,
         }
     }

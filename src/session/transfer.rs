@@ -8,6 +8,7 @@ use super::{Discard, Input, Judged, Session, Stage, State, Transaction, Transfer
 use crate::decision::Refusal;
 use crate::envelope::{Body, MessageId};
 use crate::event::Event;
+use crate::message::token::Sender;
 use crate::message::{Fingerprinter, Header, HeaderError, Progress, Trace, TraceClient};
 use crate::smtp::address::ReversePath;
 use crate::smtp::framing::{Frame, Mode};
@@ -232,6 +233,21 @@ impl Session {
             terms,
             ..
         } = &*transfer.transaction;
+        let address = self.link.client.ip().to_canonical();
+        let token = self
+            .profile
+            .trace_key
+            .as_ref()
+            .filter(|_| !self.profile.reveal_client)
+            .and_then(|key| {
+                let sender = Sender {
+                    address,
+                    port: self.link.client.port(),
+                    account: ready.account.name.clone(),
+                    credential: ready.account.credential_name().map(str::to_owned),
+                };
+                key.seal(&transfer.id, &sender)
+            });
         let trace = Trace {
             hostname: &self.profile.hostname,
             id: &transfer.id,
@@ -239,9 +255,10 @@ impl Session {
             time: transfer.began.wall,
             smtputf8: parameters.smtputf8,
             priority: terms.priority,
+            token: token.as_deref(),
             client: self.profile.reveal_client.then(|| TraceClient {
                 name: &ready.greeting.client_name,
-                address: self.link.client.ip().to_canonical(),
+                address,
                 account: &ready.account.name,
             }),
         };

@@ -202,6 +202,11 @@ pub(crate) fn without_added<'m>(
         "{name}"
     );
     assert_eq!(line(), format!("\twith ESMTPSA id {id}\r\n"), "{name}");
+    let token = line();
+    assert!(
+        token.starts_with("\t(trace ") && token.ends_with(")\r\n"),
+        "{name}: {token}"
+    );
     let tls = line();
     assert!(
         tls.starts_with("\ttls TLS_") && tls.ends_with(";\r\n"),

@@ -20,3 +20,4 @@ mod repetition;
 mod secrets;
 mod start;
 mod stop;
+mod trace;

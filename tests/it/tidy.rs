@@ -28,7 +28,7 @@ const FLOORS: [(u8, &[&str]); 6] = [
         ],
     ),
     (1, &["kept", "session"]),
-    (2, &["account", "audit", "policy", "queue", "tls"]),
+    (2, &["account", "audit", "policy", "queue", "tls", "trace"]),
     (3, &["server"]),
     (4, &["config", "daemon"]),
     (5, &["cli", "main"]),

@@ -554,6 +554,7 @@ pub fn check_header(data: &[u8]) {
         time: *TIME,
         smtputf8: false,
         priority: None,
+        token: None,
         client: None,
     };
     let account = Mailbox::parse(b"alice@example.org").expect("it is one");
