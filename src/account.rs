@@ -25,6 +25,7 @@ use arc_swap::ArcSwap;
 use crate::clock::Now;
 use crate::decision::{Account, Authentication, Claim, Credential, RefusedLogin, Unavailable};
 use crate::diagnostic::Finding;
+use crate::sasl::external::Certificate;
 use crate::sasl::scram::{Offer, Proof};
 use crate::secret::Secret;
 
@@ -69,6 +70,10 @@ pub trait CredentialStore: Send + Sync {
     /// some all the same, in the same time, that no proof fits.
     fn scram_offer<'a>(&'a self, name: &'a str) -> BoxFuture<'a, Result<Offer, Unavailable>>;
 
+    /// As whom this certificate lets its owner log in, as things stand now, disabled accounts among them. Several are
+    /// possible where it names several.
+    fn logins_of(&self, certificate: &Certificate) -> Vec<Arc<Account>>;
+
     /// The same login as it stands now; `None` if its account or its credential was removed, or the credential has
     /// expired. For sessions that outlive a reload.
     fn account(&self, login: &Account) -> Option<Arc<Account>>;
@@ -87,6 +92,8 @@ pub struct AccountSettings {
     pub cache_for: Option<Duration>,
     /// Whether a hash that is not argon2id, or weak, is replaced by one that is when its password is known: at a login.
     pub upgrade_hashes: bool,
+    /// Whether a certificate can name an account, which then needs nothing else to log in with.
+    pub named_by_certificates: bool,
 }
 
 impl AccountSettings {
@@ -133,7 +140,7 @@ struct State {
 impl Accounts {
     /// Reads the accounts file. Warnings come with the accounts; any error comes without. Blocks on the disk.
     pub fn open(settings: &AccountSettings) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
-        let (directory, warnings) = Directory::read(&settings.file, settings.hash_memory_kib())?;
+        let (directory, warnings) = read(settings)?;
         let state = State {
             settings: settings.clone(),
             directory,
@@ -191,7 +198,7 @@ impl Accounts {
 
     fn replace(&self, settings: &AccountSettings) -> Result<(Summary, Vec<Finding>), Vec<Finding>> {
         let old = self.state.load_full();
-        let (directory, warnings) = Directory::read(&settings.file, settings.hash_memory_kib())?;
+        let (directory, warnings) = read(settings)?;
         let same_file = old.settings.file == settings.file;
         if same_file && directory.is_blank() && !old.directory.is_blank() {
             // What an editor that truncates before it writes leaves for a moment. Whoever means to have no account
@@ -254,6 +261,11 @@ impl Accounts {
             names.extend(without.map(|one| format!("{account} ({})", one.credential.name)));
         }
         names
+    }
+
+    /// Whether any credential is a certificate.
+    pub fn has_certificates(&self) -> bool {
+        self.state.load().directory.has_certificates()
     }
 
     /// The accounts whose password could be guessed cheaply by whoever steals the file, each with the reason.
@@ -455,6 +467,43 @@ impl Accounts {
         refuse(reason, name)
     }
 
+    /// That the client has the key of the certificate was proven in the TLS handshake.
+    fn check_certificate(
+        &self,
+        authorization: &str,
+        certificate: &Certificate,
+        client: IpAddr,
+    ) -> Result<Authentication, Unavailable> {
+        let state = self.state.load();
+        let logins = state.directory.logins_of(certificate);
+        let wanted = prepare_name(authorization);
+        let named = |login: &&Arc<Account>| wanted.as_ref().is_ok_and(|name| *name == login.name);
+        let login = match logins.as_slice() {
+            [] => return refuse(RefusedLogin::UnknownCertificate, None),
+            // Whether it may act for whom it wants to is looked at with the rest.
+            [only] => *only,
+            several => match several.iter().copied().find(named) {
+                Some(login) => login,
+                None if authorization.is_empty() => {
+                    return refuse(RefusedLogin::SeveralAccounts, None);
+                }
+                None => return refuse(RefusedLogin::AuthorizationIdentity, None),
+            },
+        };
+        if !certificate.is_valid_at(Now::read().wall) {
+            return Ok(Authentication::Refuse {
+                reason: RefusedLogin::CertificateNotValid,
+                name: Some(login.name.clone()),
+                credential: login.credential_name().map(str::to_owned),
+            });
+        }
+        let identities = Identities {
+            authorization,
+            authentication: &login.name,
+        };
+        self.admit(login, identities, client)
+    }
+
     /// Whether a login whose secret was right may come in now and from there.
     fn admit(
         &self,
@@ -486,6 +535,12 @@ impl Accounts {
             credential: account.credential_name().map(str::to_owned),
         })
     }
+}
+
+fn read(settings: &AccountSettings) -> Result<(Directory, Vec<Finding>), Vec<Finding>> {
+    let (directory, warnings) = Directory::read(&settings.file, settings.hash_memory_kib())?;
+    let warnings = file::relevant(warnings, settings.named_by_certificates);
+    Ok((directory, warnings))
 }
 
 fn has_expired(credential: &Credential, now: Now) -> bool {
@@ -536,6 +591,10 @@ impl CredentialStore for Accounts {
     ) -> BoxFuture<'a, Result<Authentication, Unavailable>> {
         Box::pin(async move {
             match claim {
+                Claim::Certificate {
+                    authorization_identity,
+                    certificate,
+                } => self.check_certificate(authorization_identity, certificate, client),
                 Claim::Password {
                     authorization_identity,
                     authentication_identity,
@@ -584,6 +643,12 @@ impl CredentialStore for Accounts {
             })
         };
         Box::pin(std::future::ready(offer()))
+    }
+
+    fn logins_of(&self, certificate: &Certificate) -> Vec<Arc<Account>> {
+        let state = self.state.load();
+        let logins = state.directory.logins_of(certificate).into_iter();
+        logins.map(Arc::clone).collect()
     }
 
     fn account(&self, login: &Account) -> Option<Arc<Account>> {

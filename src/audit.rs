@@ -95,8 +95,9 @@ impl Audit {
                 account,
                 credential,
                 mechanism,
+                certificate,
             } => {
-                let credential = credential.as_deref();
+                let (credential, certificate) = (credential.as_deref(), certificate.as_deref());
                 tracing::info!(
                     event = "auth.accepted",
                     session,
@@ -104,17 +105,20 @@ impl Audit {
                     port,
                     account,
                     credential,
-                    mechanism
+                    mechanism,
+                    certificate
                 );
             }
             Event::AuthRefused {
                 account,
                 credential,
                 mechanism,
+                certificate,
                 reply,
                 reason,
             } => {
                 let (account, credential) = (account.as_deref(), credential.as_deref());
+                let certificate = certificate.as_deref();
                 let reply = (reply, reply.to_string());
                 refused!(
                     reply.0,
@@ -125,6 +129,7 @@ impl Audit {
                     account,
                     credential,
                     mechanism,
+                    certificate,
                     reply = reply.1,
                     reason
                 );
@@ -293,6 +298,19 @@ impl Audit {
                     version,
                     cipher,
                     server_name
+                );
+            }
+            ServerEvent::TlsCertificate {
+                fingerprint,
+                reason,
+            } => {
+                tracing::info!(
+                    event = "tls.certificate",
+                    session,
+                    client,
+                    port,
+                    fingerprint,
+                    reason
                 );
             }
             ServerEvent::TlsFailed { reason } => {
@@ -537,6 +555,7 @@ mod tests {
             account: None,
             credential: None,
             mechanism: Some("PLAIN"),
+            certificate: None,
             reply: Reply::authentication_failed(),
             reason: reason.to_owned(),
         }
@@ -601,6 +620,7 @@ mod tests {
             account: None,
             credential: None,
             mechanism: None,
+            certificate: None,
             reply: Reply::authentication_unavailable(),
             reason: "x".to_owned(),
         };

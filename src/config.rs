@@ -28,6 +28,7 @@ use crate::server::{Listen, ServerLimits, TlsStart};
 use crate::session::Profile;
 use crate::smtp::address::Domain;
 use crate::smtp::extension::Extension;
+use crate::tls::client::{ClientAuthorityFiles, ClientCertificates};
 use crate::tls::{CertificateFiles, MinimumVersion, TlsSettings};
 
 mod keys;
@@ -71,6 +72,8 @@ pub struct Origins {
     pub listen: Vec<Origin>,
     /// Of each of [`TlsSettings::certificates`].
     pub certificates: Vec<Origin>,
+    /// Of each of the authorities that vouch for clients.
+    pub client_authorities: Vec<Origin>,
 }
 
 /// A configuration, and what is odd about it.
@@ -153,6 +156,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let hostname = hostname(document);
     let listen = listeners(document, &mut origins.listen);
     let certificates = certificates(document, &mut origins.certificates);
+    let authorities = client_authorities(document, &mut origins.client_authorities);
 
     let section = document.section("tls");
     let minimum_version = section.choice(
@@ -167,7 +171,18 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
         section.duration("handshake_timeout", server.handshake_timeout, TIMEOUT);
 
     let section = document.section("auth");
-    let mechanisms = mechanisms(&section).unwrap_or(profile.mechanisms);
+    let by_certificate = (!authorities.is_empty()).then_some(Mechanism::External);
+    let mechanisms = mechanisms(&section)
+        .unwrap_or_else(|| [profile.mechanisms, by_certificate.into_iter().collect()].concat());
+    let external = mechanisms.contains(&Mechanism::External);
+    if let (Some(origin), false) = (origins.client_authorities.first(), external) {
+        let finding = Finding::warning(format!(
+            "no client is asked for a certificate: there is a [[client_ca]], in line {}, and auth.mechanisms does \
+             not name EXTERNAL",
+            origin.line
+        ));
+        document.report_whole(finding.hint("add \"EXTERNAL\" to auth.mechanisms"));
+    }
     let hash_memory = section.size("hash_memory", HASH_MEMORY, HASH_MEMORY_BOUNDS);
     let hash_queue = section.count("hash_queue", HASH_QUEUE, HASH_QUEUE_BOUNDS);
     let cache_for = section.duration_or_off("cache_for", Some(CACHE_FOR), CACHE_FOR_BOUNDS);
@@ -302,6 +317,10 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
         tls: TlsSettings {
             certificates,
             minimum_version,
+            clients: ClientCertificates {
+                asked_for: external,
+                authorities,
+            },
         },
         accounts: AccountSettings {
             file: accounts_file.unwrap_or_default(),
@@ -309,6 +328,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             hash_queue,
             cache_for,
             upgrade_hashes,
+            named_by_certificates: external && by_certificate.is_some(),
         },
         policy: PolicySettings {
             messages_per_hour,
@@ -531,6 +551,27 @@ fn certificates(document: &Document<'_>, origins: &mut Vec<Origin>) -> Vec<Certi
     certificates
 }
 
+/// All `[[client_ca]]`.
+fn client_authorities(
+    document: &Document<'_>,
+    origins: &mut Vec<Origin>,
+) -> Vec<ClientAuthorityFiles> {
+    let file_hint = "name the PEM file with the certificate of the CA that issues those of clients: file = \"ca.pem\"";
+    let crl_hint = "name the PEM file with its list of revoked certificates: crl = \"crl.pem\"";
+    let mut authorities = Vec::new();
+    for section in document.sections("client_ca") {
+        if !section.has("file") {
+            section.report_missing("file", file_hint);
+        }
+        let crl = section.path("crl", crl_hint);
+        if let Some(file) = section.path("file", file_hint) {
+            authorities.push(ClientAuthorityFiles { file, crl });
+            origins.push(document.origin(section.span()));
+        }
+    }
+    authorities
+}
+
 /// `auth.mechanisms`; `None` if it is not there.
 fn mechanisms(section: &Section<'_>) -> Option<Vec<Mechanism>> {
     if !section.has("mechanisms") {
@@ -669,4 +710,4 @@ const JOURNAL_SIZE: Bounds<Size> = Bounds::new(Size(8 << 20), Size(1 << 30)).bec
 const ACCOUNTS_FILE_HINT: &str = "name the file of the accounts: [accounts] with file = \"accounts.toml\"; `gatepost account add` fills it";
 
 /// Mechanisms that have a name in the contract and no code yet.
-const MECHANISMS_TO_COME: &[&str] = &["EXTERNAL", "OAUTHBEARER", "XOAUTH2"];
+const MECHANISMS_TO_COME: &[&str] = &["OAUTHBEARER", "XOAUTH2"];

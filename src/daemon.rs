@@ -562,7 +562,12 @@ fn watched(config: &Config) -> Vec<PathBuf> {
         .certificates
         .iter()
         .flat_map(|files| [files.chain.clone(), files.key.clone()]);
-    certificates.chain([config.accounts.file.clone()]).collect()
+    let authorities = config.tls.clients.authorities.iter();
+    let authorities = authorities.flat_map(|files| [Some(files.file.clone()), files.crl.clone()]);
+    certificates
+        .chain(authorities.flatten())
+        .chain([config.accounts.file.clone()])
+        .collect()
 }
 
 /// What tells one state of a file from another.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 use ipnet::IpNet;
 
 use crate::clock::Timestamp;
+use crate::sasl::external::Certificate;
 use crate::sasl::scram::Proof;
 use crate::secret::Secret;
 use crate::smtp::address::{Domain, ForwardPath, Mailbox, ReversePath};
@@ -274,6 +275,13 @@ impl Account {
 /// Who a client claims to be: what a finished SASL exchange has to say.
 #[derive(Clone, Debug)]
 pub enum Claim {
+    /// A certificate whose key the client has (EXTERNAL, RFC 4422 appendix A).
+    Certificate {
+        /// Whom the client wants to act for; empty means for whom the certificate is.
+        authorization_identity: String,
+        /// What it has shown.
+        certificate: Arc<Certificate>,
+    },
     /// A name and a password (PLAIN, RFC 4616; LOGIN).
     Password {
         /// Whom the client wants to act for; empty means for itself.
@@ -320,6 +328,9 @@ pub enum RefusedLogin {
     /// The authorization identity is not the account's own name.
     #[error("authorization identity is not the login")]
     AuthorizationIdentity,
+    /// EXTERNAL, with a certificate outside its validity.
+    #[error("certificate is not valid now")]
+    CertificateNotValid,
     /// `disabled = true`.
     #[error("account is disabled")]
     Disabled,
@@ -329,6 +340,12 @@ pub enum RefusedLogin {
     /// SCRAM, for an account that has a password and no SCRAM keys.
     #[error("account has no SCRAM keys")]
     NoScramKeys,
+    /// EXTERNAL, with a certificate that names several accounts, and the client did not say which.
+    #[error("certificate is for several accounts")]
+    SeveralAccounts,
+    /// EXTERNAL, with a certificate that is nobody's.
+    #[error("no account has this certificate")]
+    UnknownCertificate,
     /// No account of this name.
     #[error("no such account")]
     UnknownAccount,

@@ -27,6 +27,8 @@ pub enum Event {
         credential: Option<String>,
         /// With which mechanism.
         mechanism: &'static str,
+        /// The fingerprint of the certificate, where that was the proof.
+        certificate: Option<String>,
     },
     /// `auth.refused`
     AuthRefused {
@@ -36,6 +38,8 @@ pub enum Event {
         credential: Option<String>,
         /// With which mechanism, where one was begun.
         mechanism: Option<&'static str>,
+        /// The fingerprint of the certificate, where that was to be the proof.
+        certificate: Option<String>,
         /// What the client heard.
         reply: Reply,
         /// Why.
@@ -145,6 +149,13 @@ pub enum ServerEvent {
         cipher: String,
         /// The server name that the client asked for.
         server_name: Option<String>,
+    },
+    /// `tls.certificate`: the client has shown a certificate that nobody can log in with.
+    TlsCertificate {
+        /// Which one.
+        fingerprint: String,
+        /// Why not.
+        reason: String,
     },
     /// `tls.failed`
     TlsFailed {

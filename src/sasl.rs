@@ -5,6 +5,7 @@
 //! needs the keys of a name), the exchange stops there and goes on with the answer.
 
 use std::fmt;
+use std::sync::Arc;
 
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
@@ -13,11 +14,16 @@ use zeroize::Zeroizing;
 use crate::decision::Claim;
 use crate::secret::Secret;
 
+pub mod external;
 pub mod scram;
+
+use external::Certificate;
 
 /// A SASL mechanism that gatepost has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mechanism {
+    /// EXTERNAL (RFC 4422 appendix A): the login that the client's certificate has proven already.
+    External,
     /// LOGIN: two prompts, two answers; never standardised and known to every old device
     /// (draft-murchison-sasl-login).
     Login,
@@ -31,7 +37,8 @@ pub enum Mechanism {
 
 impl Mechanism {
     /// All that there are.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
+        Self::External,
         Self::Login,
         Self::Plain,
         Self::ScramSha256,
@@ -41,6 +48,7 @@ impl Mechanism {
     /// The name on the wire and in the configuration.
     pub fn name(self) -> &'static str {
         match self {
+            Self::External => "EXTERNAL",
             Self::Login => "LOGIN",
             Self::Plain => "PLAIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
@@ -118,6 +126,8 @@ pub struct Exchange {
 
 #[derive(Debug)]
 enum State {
+    /// With what the client has shown.
+    External(Option<Arc<Certificate>>),
     Login(Login),
     Plain,
     Scram(Box<scram::Server>),
@@ -158,6 +168,9 @@ pub enum ExchangeError {
     /// A name that is not UTF-8, a NUL too many or too few, an attribute out of place.
     #[error("response does not have the form of the mechanism")]
     Malformed,
+    /// EXTERNAL, from a client that has shown no certificate.
+    #[error("the client has shown no certificate")]
+    NoCertificate,
     /// SCRAM: an extension that the client says must be understood, and that we do not have.
     #[error("the client wants a SCRAM extension that there is not")]
     ExtensionUnsupported,
@@ -182,7 +195,8 @@ impl ExchangeError {
     pub fn is_unreadable(self) -> bool {
         match self {
             Self::Cancelled | Self::NotBase64 | Self::Malformed => true,
-            Self::ExtensionUnsupported
+            Self::NoCertificate
+            | Self::ExtensionUnsupported
             | Self::AnotherExchange
             | Self::BindingUnsupported
             | Self::BindingMismatch
@@ -196,6 +210,7 @@ impl Exchange {
     /// mechanisms offered on this connection can bind to: nothing, if none that binds is among them.
     pub fn new(mechanism: Mechanism, bindings: &ChannelBindings) -> Self {
         let state = match mechanism {
+            Mechanism::External => State::External(None),
             Mechanism::Login => State::Login(Login::Begun),
             Mechanism::Plain => State::Plain,
             Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => State::Scram(Box::new(
@@ -205,15 +220,36 @@ impl Exchange {
         Self { mechanism, state }
     }
 
+    /// The same, of a client that has shown this certificate. Only EXTERNAL looks at it.
+    #[must_use]
+    pub fn with_certificate(mut self, shown: Option<Arc<Certificate>>) -> Self {
+        if let State::External(certificate) = &mut self.state {
+            *certificate = shown;
+        }
+        self
+    }
+
     /// Which mechanism it is.
     pub fn mechanism(&self) -> Mechanism {
         self.mechanism
     }
 
+    /// Whether `=` is taken for an empty response behind a challenge, too.
+    pub fn expects_equals(&self) -> bool {
+        matches!(self.state, State::External(_))
+    }
+
     /// Takes a decoded response; `None` where the client has sent none yet.
     pub fn step(&mut self, response: Option<&Secret>) -> Result<Turn, ExchangeError> {
         match (&mut self.state, response) {
-            (State::Plain, None) => Ok(Turn::Challenge(Vec::new())),
+            (State::External(None), _) => Err(ExchangeError::NoCertificate),
+            (State::External(_) | State::Plain, None) => Ok(Turn::Challenge(Vec::new())),
+            (State::External(Some(certificate)), Some(response)) => {
+                Ok(Turn::Check(Claim::Certificate {
+                    authorization_identity: external::authorization_identity(response.expose())?,
+                    certificate: Arc::clone(certificate),
+                }))
+            }
             (State::Plain, Some(response)) => parse_plain(response.expose()).map(Turn::Check),
             // "AUTH LOGIN =" is a client that has nothing to say yet, and says so.
             (State::Login(login), response)
@@ -255,7 +291,7 @@ impl Exchange {
     pub fn found(&mut self, offer: scram::Offer) -> Result<Turn, ExchangeError> {
         match &mut self.state {
             State::Scram(server) => Ok(Turn::Challenge(server.found(offer)?.into_bytes())),
-            State::Login(_) | State::Plain => Err(ExchangeError::Malformed),
+            State::External(_) | State::Login(_) | State::Plain => Err(ExchangeError::Malformed),
         }
     }
 
@@ -264,13 +300,14 @@ impl Exchange {
     pub fn last_challenge(&mut self) -> Option<Vec<u8>> {
         match &mut self.state {
             State::Scram(server) => server.server_final().map(String::into_bytes),
-            State::Login(_) | State::Plain => None,
+            State::External(_) | State::Login(_) | State::Plain => None,
         }
     }
 }
 
 /// The octets of a response line. `=` is an empty response only as the initial one (RFC 4954 section 4), where
-/// `initial` is set.
+/// `initial` is set; curl takes it for one behind a challenge, too, which is let pass where an empty response makes
+/// sense (see [`Exchange::expects_equals`]).
 pub fn decode_response(line: &[u8], initial: bool) -> Result<Secret, ExchangeError> {
     match line {
         b"*" => Err(ExchangeError::Cancelled),

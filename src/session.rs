@@ -51,6 +51,7 @@ use crate::decision::{Account, Claim, Refusal};
 use crate::envelope::{DeliverBy, MessageId};
 use crate::event::Event;
 use crate::message::{Authors, Fingerprinter, Header, HeaderSection};
+use crate::sasl::external::Certificate;
 use crate::sasl::{ChannelBindings, Exchange, Mechanism};
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::extension::{MailParameters, RcptParameters};
@@ -83,6 +84,10 @@ pub struct TlsFacts {
     pub cipher: String,
     /// What a login can be bound to.
     pub bindings: ChannelBindings,
+    /// The certificate that the client has shown, if it was asked for one and has.
+    pub certificate: Option<Arc<Certificate>>,
+    /// Whether somebody can log in with that: EXTERNAL is offered only then.
+    pub certificate_known: bool,
 }
 
 /// What is to be done next.

@@ -1,6 +1,7 @@
 //! TLS: certificate files to a rustls configuration, the choice of a certificate by server name (SNI), and reload.
 //!
-//! Owns the certificates and keys in force, and the words about what is wrong with them. Does not touch sockets: the
+//! Owns the certificates and keys in force, those of the authorities that vouch for clients (see [`client`]), and the
+//! words about what is wrong with them. Does not touch sockets: the
 //! server runs handshakes with what [`Tls::server_config`] gives. PEM files are read in `tls/pem.rs` alone, names and
 //! validity come from `tls/facts.rs`, a certificate for trying things out from [`fresh`].
 //!
@@ -21,15 +22,19 @@ use jiff::tz::TimeZone;
 use rustls::crypto::{CryptoProvider, aws_lc_rs};
 use rustls::server::{
     ClientHello, ProducesTickets, ResolvesServerCert, ServerConfig, ServerConnection,
+    WebPkiClientVerifier,
 };
 use rustls::sign::CertifiedKey;
 use rustls::{Error, InconsistentKeys, ProtocolVersion, SignatureScheme, SupportedProtocolVersion};
 
+use self::client::{ClientCertificates, Shown, Trust};
 use self::facts::Facts;
 use crate::clock::{Now, Timestamp};
 use crate::diagnostic::Finding;
 use crate::sasl::ChannelBindings;
+use crate::sasl::external::Fingerprint;
 
+pub mod client;
 mod facts;
 pub mod fresh;
 mod pem;
@@ -60,6 +65,8 @@ pub struct TlsSettings {
     pub certificates: Vec<CertificateFiles>,
     /// The oldest version.
     pub minimum_version: MinimumVersion,
+    /// Whether clients may show certificates, too.
+    pub clients: ClientCertificates,
 }
 
 /// The certificates in force, and the rustls configuration that uses them. Clones share both.
@@ -71,8 +78,6 @@ pub struct Tls {
 #[derive(Debug)]
 struct Shared {
     provider: Arc<CryptoProvider>,
-    /// Kept over reloads, so that sessions from before can be resumed after.
-    ticketer: Arc<dyn ProducesTickets>,
     resolver: Arc<Resolver>,
     config: ArcSwap<Built>,
 }
@@ -81,6 +86,10 @@ struct Shared {
 #[derive(Debug)]
 struct Built {
     minimum_version: MinimumVersion,
+    trust: Trust,
+    /// Kept over reloads, so that sessions from before can be resumed after; but not where clients are asked for other
+    /// certificates: a session from before would come without the one that its client has now.
+    ticketer: Arc<dyn ProducesTickets>,
     config: Arc<ServerConfig>,
 }
 
@@ -89,7 +98,7 @@ struct Built {
 pub struct Summary {
     /// How many certificates are in force now.
     pub certificates: usize,
-    /// Whether they, or the oldest version, are others than before.
+    /// Whether they, the oldest version or what clients are asked for are others than before.
     pub changed: bool,
 }
 
@@ -97,18 +106,13 @@ impl Tls {
     /// Reads all files and puts them in force.
     pub fn load(settings: &TlsSettings) -> Result<Self, Vec<Finding>> {
         let provider = Arc::new(aws_lc_rs::default_provider());
-        let set = CertificateSet::read(&settings.certificates, &provider)?;
-        let ticketer = aws_lc_rs::Ticketer::new().map_err(|error| {
-            vec![Finding::error(format!(
-                "cannot make keys for TLS session tickets: {error}"
-            ))]
-        })?;
+        let (set, trust) = read(settings, &provider)?;
         let resolver = Arc::new(Resolver(ArcSwap::from_pointee(set)));
-        let built = Built::new(settings.minimum_version, &provider, &ticketer, &resolver)?;
+        let version = settings.minimum_version;
+        let built = Built::new(version, &provider, new_ticketer()?, &resolver, trust)?;
         Ok(Self {
             shared: Arc::new(Shared {
                 provider,
-                ticketer,
                 resolver,
                 config: ArcSwap::from_pointee(built),
             }),
@@ -117,8 +121,8 @@ impl Tls {
 
     /// The configuration for the next handshake.
     ///
-    /// A reload of certificates reaches those who keep it, too; another oldest version reaches only those who ask
-    /// again.
+    /// A reload of certificates reaches those who keep it, too; another oldest version, or another question to clients,
+    /// reaches only those who ask again.
     pub fn server_config(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.shared.config.load().config)
     }
@@ -127,14 +131,22 @@ impl Tls {
     /// notice nothing. On failure everything stays as it was.
     pub fn reload(&self, settings: &TlsSettings) -> Result<Summary, Vec<Finding>> {
         let shared = &self.shared;
-        let set = CertificateSet::read(&settings.certificates, &shared.provider)?;
-        let new_version = shared.config.load().minimum_version != settings.minimum_version;
-        let built = if new_version {
+        let (set, trust) = read(settings, &shared.provider)?;
+        let old = shared.config.load();
+        let version = settings.minimum_version;
+        let new_trust = !old.trust.same_as(&trust);
+        let built = if new_trust || old.minimum_version != version {
+            let ticketer = match new_trust {
+                true => new_ticketer()?,
+                false => Arc::clone(&old.ticketer),
+            };
+            let resolver = &shared.resolver;
             Some(Built::new(
-                settings.minimum_version,
+                version,
                 &shared.provider,
-                &shared.ticketer,
-                &shared.resolver,
+                ticketer,
+                resolver,
+                trust,
             )?)
         } else {
             None
@@ -142,7 +154,7 @@ impl Tls {
         // Nothing can fail from here on.
         let summary = Summary {
             certificates: set.certificates.len(),
-            changed: new_version || !set.same_as(&shared.resolver.0.load()),
+            changed: built.is_some() || !set.same_as(&shared.resolver.0.load()),
         };
         shared.resolver.0.store(Arc::new(set));
         if let Some(built) = built {
@@ -176,6 +188,13 @@ impl Tls {
         }
     }
 
+    /// What the certificate is worth now that the client has shown on this connection, whose handshake is over, or
+    /// once before the session that it has resumed; `None` if it has not shown one, or is not to be asked (any more).
+    pub fn shown_by_client(&self, connection: &ServerConnection, now: Now) -> Option<Shown> {
+        let chain = connection.peer_certificates()?;
+        self.shared.config.load().trust.judge(chain, now)
+    }
+
     /// How many certificates are in force.
     pub fn certificates(&self) -> usize {
         self.shared.resolver.0.load().certificates.len()
@@ -189,7 +208,15 @@ impl Tls {
         let mut findings = Vec::new();
         for certificate in &set.certificates {
             let chain = &certificate.files.chain;
-            findings.extend(validity_finding(&certificate.facts, now).map(|f| f.in_file(chain)));
+            let renew = "renew it; the renewed files are taken up without a restart";
+            let odd = validity_finding(
+                &certificate.facts,
+                "the certificate",
+                ": clients refuse it",
+                renew,
+                now,
+            );
+            findings.extend(odd.map(|finding| finding.in_file(chain)));
             if let (true, Some(address)) = (certificate.facts.example, public) {
                 findings.push(
                     Finding::warning(format!(
@@ -225,18 +252,67 @@ impl Tls {
                 }),
             );
         }
+        findings.extend(self.shared.config.load().trust.findings(now));
         findings
     }
 }
 
-fn validity_finding(facts: &Facts, now: Now) -> Option<Finding> {
+/// The fingerprint of the client's certificate in the PEM file `path`, and what is odd about it.
+pub fn client_fingerprint(
+    path: &Path,
+    now: Now,
+) -> Result<(Fingerprint, Option<Finding>), Finding> {
+    let certificate = pem::read_clients(path).map_err(|finding| *finding)?;
+    let facts = Facts::read(&certificate).map_err(|problem| not_a_certificate(path, &problem))?;
+    let renew = "its owner needs another one";
+    let odd = validity_finding(
+        &facts,
+        "the certificate",
+        ": nobody can log in with it",
+        renew,
+        now,
+    );
+    Ok((
+        Fingerprint::of(&certificate),
+        odd.map(|finding| finding.in_file(path)),
+    ))
+}
+
+/// Reads all files.
+fn read(
+    settings: &TlsSettings,
+    provider: &Arc<CryptoProvider>,
+) -> Result<(CertificateSet, Trust), Vec<Finding>> {
+    let set = CertificateSet::read(&settings.certificates, provider);
+    let trust = Trust::read(&settings.clients, provider);
+    match (set, trust) {
+        (Ok(set), Ok(trust)) => Ok((set, trust)),
+        (set, trust) => {
+            let found = [set.err(), trust.err()];
+            Err(found.into_iter().flatten().flatten().collect())
+        }
+    }
+}
+
+fn new_ticketer() -> Result<Arc<dyn ProducesTickets>, Vec<Finding>> {
+    aws_lc_rs::Ticketer::new().map_err(|error| {
+        vec![Finding::error(format!(
+            "cannot make keys for TLS session tickets: {error}"
+        ))]
+    })
+}
+
+/// What is odd about the validity of `what`: what comes of it when it has `expired`, and what to do about it.
+fn validity_finding(
+    facts: &Facts,
+    what: &str,
+    expired: &str,
+    renew: &str,
+    now: Now,
+) -> Option<Finding> {
     let day = |time: Timestamp| time.to_zoned(TimeZone::UTC).date();
-    let renew = "renew it; the renewed files are taken up without a restart";
     if now.wall < facts.not_before {
-        let message = format!(
-            "the certificate is valid only from {} on",
-            day(facts.not_before)
-        );
+        let message = format!("{what} is valid only from {} on", day(facts.not_before));
         return Some(
             Finding::warning(message)
                 .hint("check the clock of this machine, and which file the certificate is in"),
@@ -245,12 +321,12 @@ fn validity_finding(facts: &Facts, now: Now) -> Option<Finding> {
     let days = facts.not_after.duration_since(now.wall).as_hours() / 24;
     let date = day(facts.not_after);
     let message = if now.wall > facts.not_after {
-        format!("the certificate expired on {date}: clients refuse it")
+        format!("{what} expired on {date}{expired}")
     } else if days == 0 {
-        format!("the certificate expires within a day, on {date}")
+        format!("{what} expires within a day, on {date}")
     } else if days <= EXPIRY_WARNING_DAYS {
         let plural = if days == 1 { "" } else { "s" };
-        format!("the certificate expires in {days} day{plural}, on {date}")
+        format!("{what} expires in {days} day{plural}, on {date}")
     } else {
         return None;
     };
@@ -261,8 +337,9 @@ impl Built {
     fn new(
         minimum_version: MinimumVersion,
         provider: &Arc<CryptoProvider>,
-        ticketer: &Arc<dyn ProducesTickets>,
+        ticketer: Arc<dyn ProducesTickets>,
         resolver: &Arc<Resolver>,
+        trust: Trust,
     ) -> Result<Self, Vec<Finding>> {
         let versions: &[&SupportedProtocolVersion] = match minimum_version {
             MinimumVersion::Tls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
@@ -271,11 +348,16 @@ impl Built {
         let mut config = ServerConfig::builder_with_provider(Arc::clone(provider))
             .with_protocol_versions(versions)
             .map_err(|error| vec![Finding::error(format!("cannot set up TLS: {error}"))])?
-            .with_no_client_auth()
+            .with_client_cert_verifier(match trust.asked_for {
+                true => trust.request(provider),
+                false => WebPkiClientVerifier::no_client_auth(),
+            })
             .with_cert_resolver(Arc::clone(resolver) as Arc<dyn ResolvesServerCert>);
-        config.ticketer = Arc::clone(ticketer);
+        config.ticketer = Arc::clone(&ticketer);
         Ok(Self {
             minimum_version,
+            trust,
+            ticketer,
             config: Arc::new(config),
         })
     }

@@ -1,4 +1,5 @@
-//! The secrets of credentials: made here, shown once, and kept as their SHA-256.
+//! What credentials are recognised by: secrets, which are made here, shown once, and kept as their SHA-256; or the
+//! fingerprints of certificates, which their owners have made themselves.
 //!
 //! Nobody chooses them, so nobody can guess them: 130 bits of randomness make every search hopeless, and what slows a
 //! search down (argon2id, a salt) would only slow the login. That is why a login costs one password hash at most,
@@ -12,6 +13,7 @@ use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use super::password::HashingFailed;
+use crate::sasl::external::Fingerprint;
 use crate::secret::Secret;
 
 /// Credentials of one account. Each is compared at every login to it.
@@ -31,6 +33,33 @@ pub(super) type SecretHash = [u8; digest::SHA256_OUTPUT_LEN];
 /// What is kept of a generated secret: `sha256:` and its SHA-256 in base64.
 #[derive(Clone)]
 pub struct GeneratedSecret(SecretHash);
+
+/// What a credential is recognised by.
+#[derive(Clone, Debug)]
+pub enum Evidence {
+    /// The client's certificate (EXTERNAL).
+    Certificate(Fingerprint),
+    /// A secret in place of the password.
+    Secret(GeneratedSecret),
+}
+
+impl Evidence {
+    /// Whether it is that secret.
+    pub(super) fn is_secret(&self, tried: &SecretHash) -> bool {
+        match self {
+            Self::Certificate(_) => false,
+            Self::Secret(secret) => secret.matches(tried),
+        }
+    }
+
+    /// The certificate, where it is one.
+    pub fn certificate(&self) -> Option<Fingerprint> {
+        match self {
+            Self::Certificate(fingerprint) => Some(*fingerprint),
+            Self::Secret(_) => None,
+        }
+    }
+}
 
 /// Why a text is no [`GeneratedSecret`]. The text itself is not shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -7,11 +7,13 @@ use std::collections::{HashMap, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::credential::{GeneratedSecret, SecretHash};
+use super::credential::{Evidence, SecretHash};
+use super::identity::prepare_name;
 use super::password::Parameters;
 use super::scram::Shape;
 use super::stored::{Cost, Stored};
 use crate::decision::{Account, Credential};
+use crate::sasl::external::{Certificate, Fingerprint};
 use crate::sasl::scram::Verifier;
 use crate::smtp::address::Mailbox;
 
@@ -29,6 +31,8 @@ const COMPARED_CHARACTERS_MIN: usize = 4;
 pub struct Directory {
     records: Vec<Record>,
     by_name: HashMap<String, usize>,
+    /// Of the credentials that are certificates: whose each is, and which of its credentials.
+    by_certificate: HashMap<Fingerprint, (usize, usize)>,
     domains: HashSet<String>,
     dummy: Arc<Stored>,
     /// How SCRAM keys mostly look.
@@ -65,8 +69,8 @@ pub struct CredentialRecord {
     pub account: Arc<Account>,
     /// What it says itself.
     pub credential: Arc<Credential>,
-    /// Its secret.
-    pub(super) secret: GeneratedSecret,
+    /// What it is recognised by.
+    pub evidence: Evidence,
     /// Whether it has SCRAM keys.
     pub has_scram: bool,
 }
@@ -100,7 +104,7 @@ impl Record {
     pub(super) fn credential_with(&self, secret: &SecretHash) -> Option<&CredentialRecord> {
         self.credentials
             .iter()
-            .find(|record| record.secret.matches(secret))
+            .find(|record| record.evidence.is_secret(secret))
     }
 
     /// The account as whoever is logged in with that credential, or with its own password, has it.
@@ -120,6 +124,14 @@ impl Directory {
             .enumerate()
             .map(|(index, record)| (record.account.name.clone(), index))
             .collect();
+        let mut by_certificate = HashMap::new();
+        for (index, record) in records.iter().enumerate() {
+            for (at, credential) in record.credentials.iter().enumerate() {
+                if let Some(fingerprint) = credential.evidence.certificate() {
+                    by_certificate.insert(fingerprint, (index, at));
+                }
+            }
+        }
         let domains = records
             .iter()
             .filter_map(|record| domain_of(&record.account.name))
@@ -139,6 +151,7 @@ impl Directory {
         Self {
             records,
             by_name,
+            by_certificate,
             domains,
             dummy: Arc::new(dummy),
             scram_shape: scram_shape.unwrap_or_default(),
@@ -161,6 +174,31 @@ impl Directory {
         self.by_name
             .get(name)
             .and_then(|&index| self.records.get(index))
+    }
+
+    /// As whom its owner may log in with a certificate: with the credential that it is, which may narrow much; where it
+    /// is none, as the accounts whose names are among its addresses, in their order and each once.
+    pub(super) fn logins_of(&self, certificate: &Certificate) -> Vec<&Arc<Account>> {
+        if let Some(&(index, at)) = self.by_certificate.get(&certificate.fingerprint) {
+            let record = self.records.get(index);
+            let credential = record.and_then(|record| record.credentials.get(at));
+            return credential.map(|one| &one.account).into_iter().collect();
+        }
+        let mut logins: Vec<&Arc<Account>> = Vec::new();
+        for address in &certificate.addresses {
+            let name = prepare_name(address).ok();
+            if let Some(record) = name.and_then(|name| self.find(&name))
+                && !logins.iter().any(|known| known.name == record.account.name)
+            {
+                logins.push(&record.account);
+            }
+        }
+        logins
+    }
+
+    /// Whether any credential is a certificate.
+    pub fn has_certificates(&self) -> bool {
+        !self.by_certificate.is_empty()
     }
 
     /// What an unknown name's password is compared with: it costs what most others do.

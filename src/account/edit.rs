@@ -54,8 +54,8 @@ pub enum Edit {
     SetPassword(NewPassword),
 }
 
-/// What is kept of a new password; at least one of both.
-#[derive(Clone)]
+/// What is kept of a new password; of none, nothing.
+#[derive(Clone, Default)]
 pub struct NewPassword {
     /// Its PHC string.
     pub hash: Option<String>,

@@ -19,6 +19,7 @@ use super::identity::{NAME_BYTES_MAX, prepare_name};
 use super::stored::Stored;
 use crate::decision::{Account, SenderPattern};
 use crate::diagnostic::{Finding, nearest};
+use crate::sasl::external::Fingerprint;
 use crate::sasl::scram::{Keys, Verifier};
 use credential::Written;
 use notes::Notes;
@@ -31,6 +32,9 @@ mod values;
 pub const FILE_BYTES_MAX: u64 = 64 << 20;
 /// How often a file that changes while it is read is read again.
 const READ_TRIES: usize = 3;
+
+/// The end of a warning about an account that nobody can log in to, but with a certificate that names it.
+const NO_PASSWORD: &str = "has no password and cannot log in";
 
 /// All keys of an `[[account]]`.
 const KEYS: [&str; 10] = [
@@ -75,6 +79,13 @@ impl Directory {
         let directory = Self::new(records, blank, memory_kib_max);
         Ok((directory, findings))
     }
+}
+
+/// Those of the warnings that are some where certificates can name accounts, if they can: an account needs nothing else
+/// then.
+pub fn relevant(mut warnings: Vec<Finding>, named_by_certificates: bool) -> Vec<Finding> {
+    warnings.retain(|warning| !(named_by_certificates && warning.message.ends_with(NO_PASSWORD)));
+    warnings
 }
 
 /// The text of the file, and what is to say about the file as such.
@@ -149,6 +160,8 @@ struct Reader<'s> {
     notes: Notes<'s>,
     /// Lines on which a name was first given.
     names: HashMap<String, usize>,
+    /// Likewise, of certificates.
+    certificates: HashMap<Fingerprint, usize>,
 }
 
 impl<'s> Reader<'s> {
@@ -158,6 +171,7 @@ impl<'s> Reader<'s> {
             memory_kib_max,
             notes: Notes::new(path, source),
             names: HashMap::new(),
+            certificates: HashMap::new(),
         }
     }
 
@@ -262,7 +276,7 @@ impl<'s> Reader<'s> {
             .all(|key| get(key).is_none())
         {
             self.notes
-                .warning(span, format!("{label} has no password and cannot log in"))
+                .warning(span, format!("{label} {NO_PASSWORD}"))
                 .hint = Some(format!(
                 "gatepost account password {}",
                 written_name.unwrap_or("NAME")
@@ -308,7 +322,7 @@ impl<'s> Reader<'s> {
                 ..account.clone()
             }),
             credential: written.credential,
-            secret: written.secret,
+            evidence: written.evidence,
             has_scram: written.scram.is_some(),
         });
         Some(Record {

@@ -4,6 +4,7 @@ use std::path::Path;
 
 use super::password::make;
 use super::*;
+use crate::sasl::external::Fingerprint;
 use crate::sasl::scram::Verifier;
 
 fn hash_of(password: &str) -> String {
@@ -26,6 +27,7 @@ fn settings(file: &Path) -> AccountSettings {
         hash_queue: 8,
         cache_for: None,
         upgrade_hashes: false,
+        named_by_certificates: false,
     }
 }
 
@@ -560,4 +562,258 @@ fn scram_proofs_and_their_answers() {
     accounts.reload().unwrap();
     let answer = answer_to(name, &alice, Some(0), near);
     assert_eq!(answer, "the account was changed during its password check");
+}
+
+fn certificate(key: &[u8], addresses: &[&str]) -> Certificate {
+    Certificate {
+        fingerprint: Fingerprint::of(key),
+        addresses: addresses.iter().map(|text| (*text).to_owned()).collect(),
+        not_before: "2020-01-01T00:00:00Z".parse().unwrap(),
+        not_after: "2099-12-31T23:59:59Z".parse().unwrap(),
+    }
+}
+
+#[test]
+fn certificates_and_their_answers() {
+    let credential = |name: &str, key: &[u8], more: &str| {
+        let fingerprint = Fingerprint::of(key);
+        format!(
+            "[[account.credential]]\nname = \"{name}\"\ncertificate = \"{fingerprint}\"\n{more}\n"
+        )
+    };
+    let source = entry("alice@example.org", &hash_of("secret"))
+        + &credential("laptop", b"laptop", "")
+        + &credential("scanner", b"scanner", "allow_from = [\"192.0.2.0/24\"]")
+        + &credential("old", b"old", "expires = 2020-01-01")
+        + "[[account]]\nname = \"bob@example.org\"\n"
+        + "[[account]]\nname = \"off@example.org\"\ndisabled = true\n"
+        + &credential("laptop", b"off", "");
+    let (accounts, _directory) = open(&source);
+    let said = |authorization: &str, certificate: Certificate, client: &str| {
+        let claim = Claim::Certificate {
+            authorization_identity: authorization.to_owned(),
+            certificate: Arc::new(certificate),
+        };
+        let check = accounts.check(&claim, client.parse().unwrap());
+        match runtime().block_on(check).unwrap() {
+            Authentication::Accept(account) => {
+                let credential = account.credential_name().unwrap_or("-");
+                format!("accept {} {credential}", account.name)
+            }
+            Authentication::Refuse {
+                reason,
+                name,
+                credential,
+            } => {
+                let (name, credential) = (name.as_deref(), credential.as_deref());
+                format!(
+                    "{reason:?} {} {}",
+                    name.unwrap_or("-"),
+                    credential.unwrap_or("-")
+                )
+            }
+        }
+    };
+    let (alice, bob) = ("alice@example.org", "bob@example.org");
+    for (authorization, key, addresses, client, expected) in [
+        (
+            "",
+            &b"laptop"[..],
+            &[][..],
+            "192.0.2.1",
+            "accept alice@example.org laptop",
+        ),
+        (
+            alice,
+            b"laptop",
+            &[],
+            "192.0.2.1",
+            "accept alice@example.org laptop",
+        ),
+        (
+            "alice@EXAMPLE.org",
+            b"laptop",
+            &[],
+            "192.0.2.1",
+            "accept alice@example.org laptop",
+        ),
+        (
+            bob,
+            b"laptop",
+            &[],
+            "192.0.2.1",
+            "AuthorizationIdentity alice@example.org laptop",
+        ),
+        (
+            "\u{7}",
+            b"laptop",
+            &[],
+            "192.0.2.1",
+            "AuthorizationIdentity alice@example.org laptop",
+        ),
+        (
+            "",
+            b"scanner",
+            &[],
+            "192.0.2.1",
+            "accept alice@example.org scanner",
+        ),
+        (
+            "",
+            b"scanner",
+            &[],
+            "203.0.113.1",
+            "AddressNotAllowed alice@example.org scanner",
+        ),
+        (
+            "",
+            b"old",
+            &[],
+            "192.0.2.1",
+            "Expired alice@example.org old",
+        ),
+        (
+            "",
+            b"off",
+            &[],
+            "192.0.2.1",
+            "Disabled off@example.org laptop",
+        ),
+        ("", b"other", &[], "192.0.2.1", "UnknownCertificate - -"),
+        (alice, b"other", &[], "192.0.2.1", "UnknownCertificate - -"),
+        (
+            "",
+            b"other",
+            &["nobody@example.org"],
+            "192.0.2.1",
+            "UnknownCertificate - -",
+        ),
+        (
+            "",
+            b"other",
+            &["ALICE@example.org"],
+            "192.0.2.1",
+            "UnknownCertificate - -",
+        ),
+        (
+            "",
+            b"other",
+            &["bob@EXAMPLE.ORG"],
+            "192.0.2.1",
+            "accept bob@example.org -",
+        ),
+        (
+            "",
+            b"other",
+            &["nobody@example.org", bob, bob],
+            "192.0.2.1",
+            "accept bob@example.org -",
+        ),
+        (
+            "",
+            b"other",
+            &["off@example.org"],
+            "192.0.2.1",
+            "Disabled off@example.org -",
+        ),
+        (
+            "",
+            b"other",
+            &[alice, bob],
+            "192.0.2.1",
+            "SeveralAccounts - -",
+        ),
+        (
+            bob,
+            b"other",
+            &[alice, bob],
+            "192.0.2.1",
+            "accept bob@example.org -",
+        ),
+        (
+            "off@example.org",
+            b"other",
+            &[alice, bob],
+            "192.0.2.1",
+            "AuthorizationIdentity - -",
+        ),
+        // A credential narrows, and what its certificate says besides must not widen it again.
+        (
+            "",
+            b"scanner",
+            &[bob],
+            "203.0.113.1",
+            "AddressNotAllowed alice@example.org scanner",
+        ),
+        (
+            bob,
+            b"old",
+            &[bob],
+            "192.0.2.1",
+            "Expired alice@example.org old",
+        ),
+        (
+            "",
+            b"old",
+            &[alice],
+            "192.0.2.1",
+            "Expired alice@example.org old",
+        ),
+    ] {
+        let shown = certificate(key, addresses);
+        assert_eq!(
+            said(authorization, shown, client),
+            expected,
+            "{addresses:?}"
+        );
+    }
+    for (not_before, not_after) in [("2020-01-01", "2021-01-01"), ("2098-01-01", "2099-01-01")] {
+        let shown = Certificate {
+            not_before: format!("{not_before}T00:00:00Z").parse().unwrap(),
+            not_after: format!("{not_after}T00:00:00Z").parse().unwrap(),
+            ..certificate(b"laptop", &[])
+        };
+        assert_eq!(
+            said("", shown, "192.0.2.1"),
+            "CertificateNotValid alice@example.org laptop"
+        );
+    }
+    let last = |credential| accounts.memory.last_used(alice, credential).is_some();
+    assert!(last("laptop") && last("scanner") && !last("old"));
+    assert!(accounts.has_certificates());
+}
+
+#[test]
+fn a_certificate_follows_the_file() {
+    let source = |fingerprint: Fingerprint| {
+        entry("alice@example.org", &hash_of("secret"))
+            + &format!(
+                "[[account.credential]]\nname = \"laptop\"\ncertificate = \"{fingerprint}\"\n"
+            )
+    };
+    let shown = certificate(b"laptop", &[]);
+    let (accounts, directory) = open(&source(shown.fingerprint));
+    assert_eq!(accounts.logins_of(&shown).len(), 1);
+    let file = directory.path().join("accounts.toml");
+    std::fs::write(&file, source(Fingerprint::of(b"the next laptop"))).unwrap();
+    accounts.reload().unwrap();
+    assert_eq!(accounts.logins_of(&shown), []);
+    let next = certificate(b"the next laptop", &[]);
+    assert_eq!(accounts.logins_of(&next).len(), 1);
+}
+
+#[test]
+fn an_account_may_have_nothing_but_a_certificate() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("accounts.toml");
+    std::fs::write(&file, "[[account]]\nname = \"alice@example.org\"\n").unwrap();
+    std::fs::set_permissions(&file, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    for (named_by_certificates, warned) in [(false, true), (true, false)] {
+        let settings = AccountSettings {
+            named_by_certificates,
+            ..settings(&file)
+        };
+        let (_, warnings) = Accounts::open(&settings).unwrap();
+        assert_eq!(warnings.len(), usize::from(warned), "{warnings:?}");
+    }
 }

@@ -19,6 +19,7 @@ mod import;
 
 use crate::account::directory::{Directory, Record, ScramSecrets};
 use crate::account::edit::{self, Edit, Edited, NewAccount, NewPassword};
+use crate::account::file::relevant;
 use crate::account::identity::{PASSWORD_BYTES_MAX, prepare_name, prepare_password};
 use crate::account::password::{self, HashingFailed, MEMORY_KIB_MAX, Parameters};
 use crate::account::scram;
@@ -49,6 +50,9 @@ enum Command {
         /// Read the password from one line of standard input
         #[arg(long)]
         password_stdin: bool,
+        /// Without a password: for whoever logs in with a client certificate, or with credentials only
+        #[arg(long, conflicts_with_all = ["password_stdin", "store"])]
+        no_password: bool,
         /// What is kept of the password
         #[arg(long, value_enum, default_value_t = Store::Argon2id)]
         store: Store,
@@ -182,6 +186,7 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
         Command::Add {
             name,
             password_stdin,
+            no_password,
             store,
             send_as,
             note,
@@ -189,7 +194,10 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
             // What can be known to be wrong is said before anybody types a password.
             check_patterns(&send_as)?;
             place.refuse_existing(&name)?;
-            let password = new_password(&name, password_stdin, store, None)?;
+            let password = match no_password {
+                true => NewPassword::default(),
+                false => new_password(&name, password_stdin, store, None)?,
+            };
             let new = NewAccount {
                 password,
                 send_as,
@@ -263,6 +271,10 @@ struct Place {
     memory_kib_max: u32,
     /// What a daemon on this configuration remembers; nothing, with `--file`.
     memory: LoginState,
+    /// Whether it asks clients for certificates; with `--file` it is taken to.
+    offers_external: bool,
+    /// Whether a certificate can name an account, which then needs no password.
+    named_by_certificates: bool,
 }
 
 impl Place {
@@ -272,6 +284,8 @@ impl Place {
                 file,
                 memory_kib_max: MEMORY_KIB_MAX,
                 memory: LoginState::in_memory(),
+                offers_external: true,
+                named_by_certificates: false,
             });
         }
         let config = crate::config::load(config)?.config;
@@ -281,14 +295,21 @@ impl Place {
         Ok(Self {
             memory,
             memory_kib_max: settings.hash_memory_kib(),
+            offers_external: config.tls.clients.asked_for,
+            named_by_certificates: settings.named_by_certificates,
             file: settings.file,
         })
     }
 
     fn read(&self) -> Result<Directory, Failure> {
         let (directory, warnings) = Directory::read(&self.file, self.memory_kib_max)?;
-        warnings.iter().for_each(say);
+        self.say_all(warnings);
         Ok(directory)
+    }
+
+    fn say_all(&self, warnings: Vec<Finding>) {
+        let warnings = relevant(warnings, self.named_by_certificates);
+        warnings.iter().for_each(say);
     }
 
     fn record(&self, name: &str) -> Result<Record, Failure> {
@@ -315,8 +336,8 @@ impl Place {
     }
 
     fn edit(&self, name: &str, edit: &Edit) -> Result<Edited, Failure> {
-        let edited = edit::apply(&self.file, name, edit, self.memory_kib_max)?;
-        edited.warnings.iter().for_each(say);
+        let mut edited = edit::apply(&self.file, name, edit, self.memory_kib_max)?;
+        self.say_all(std::mem::take(&mut edited.warnings));
         Ok(edited)
     }
 }

@@ -12,6 +12,8 @@ pub const KEYS: &[&str] = &[
     "listen.tls",
     "certificate.chain",
     "certificate.key",
+    "client_ca.file",
+    "client_ca.crl",
     "tls.minimum_version",
     "tls.handshake_timeout",
     "auth.mechanisms",
@@ -50,7 +52,7 @@ pub const KEYS: &[&str] = &[
 ];
 
 /// The tables that may be there several times, written `[[name]]`.
-const REPEATED: &[&str] = &["listen", "certificate"];
+const REPEATED: &[&str] = &["listen", "certificate", "client_ca"];
 
 /// Names that are kept for what comes, so that nobody takes them for a slip of the pen.
 const RESERVED: &[&str] = &["guessing", "onward", "status", "tripwires"];

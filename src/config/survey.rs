@@ -79,6 +79,7 @@ pub fn survey(path: &Path, now: Now) -> Survey {
             findings.extend(scram_finding(&config, &accounts));
             findings.extend(weak_findings(&config, &accounts));
             findings.extend(expired_findings(&config, &accounts, now));
+            findings.extend(external_finding(&config, &accounts));
             survey.accounts = Some(accounts);
         }
         Err(found) => findings.extend(found),
@@ -90,18 +91,40 @@ pub fn survey(path: &Path, now: Now) -> Survey {
 
 /// A finding about a certificate's file, with the line of the configuration that names the file.
 fn named_at(mut finding: Finding, config: &Config) -> Finding {
+    let (tls, origins) = (&config.tls, &config.origins);
     let named = finding.place.as_ref().and_then(|place| {
-        config
-            .tls
-            .certificates
-            .iter()
-            .zip(&config.origins.certificates)
+        let mut certificates = tls.certificates.iter().zip(&origins.certificates);
+        let own = certificates
             .find(|(files, _)| files.chain == place.file || files.key == place.file)
+            .map(|(_, origin)| origin);
+        let authorities = tls.clients.authorities.iter();
+        let mut authorities = authorities.zip(&origins.client_authorities);
+        let of_clients = authorities
+            .find(|(files, _)| files.file == place.file || files.crl.as_ref() == Some(&place.file))
+            .map(|(_, origin)| origin);
+        own.or(of_clients)
     });
-    if let Some((_, origin)) = named {
+    if let Some(origin) = named {
         finding.message = format!("{} (named at {origin})", finding.message);
     }
     finding
+}
+
+/// EXTERNAL is offered to nobody.
+fn external_finding(config: &Config, accounts: &Accounts) -> Option<Finding> {
+    let clients = &config.tls.clients;
+    let in_vain =
+        clients.asked_for && clients.authorities.is_empty() && !accounts.has_certificates();
+    in_vain.then(|| {
+        Finding::warning(
+            "auth.mechanisms names EXTERNAL, so clients are asked for a certificate, and nobody can log in with one",
+        )
+        .in_file(&config.path)
+        .hint(
+            "gatepost account credential add ACCOUNT --name NAME --certificate FILE, or a [[client_ca]]; or leave \
+             EXTERNAL out",
+        )
+    })
 }
 
 /// SCRAM is offered to everybody, and a client that prefers it tries nothing else.

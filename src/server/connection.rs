@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
@@ -20,10 +21,11 @@ use tokio_rustls::server::TlsStream;
 
 use super::{Generation, Place, Services, TlsStart};
 use crate::clock::Now;
-use crate::decision::{Question, Refusal, Verdict};
+use crate::decision::{Account, Question, Refusal, Verdict};
 use crate::event::{Scope, ServerEvent};
 use crate::message::Fingerprint;
 use crate::queue::Draft;
+use crate::sasl::external::Certificate;
 use crate::session::{Link, PolicyAsk, Session, Step, TlsFacts};
 use crate::smtp::reply::Reply;
 
@@ -199,7 +201,13 @@ impl Connection {
                     ask.answer(receipt);
                 }
                 Step::Decide(ask) => {
-                    let verdict = Box::pin(decide(&self.services, &ask)).await;
+                    let verdict = match self.certificate_stands(&ask) {
+                        true => Box::pin(decide(&self.services, &ask)).await,
+                        false => Verdict::Refuse(Refusal::new(
+                            Reply::account_withdrawn(),
+                            "the certificate is not good for the account any more",
+                        )),
+                    };
                     ask.answer(verdict);
                 }
                 Step::LookUp(ask) => {
@@ -288,10 +296,13 @@ impl Connection {
         let cipher = tls
             .negotiated_cipher_suite()
             .map_or(String::new(), |suite| format!("{:?}", suite.suite()));
+        let (certificate, certificate_known) = self.shown_certificate(tls);
         let facts = TlsFacts {
             version,
             cipher,
             bindings: self.generation.tls.channel_bindings(tls),
+            certificate,
+            certificate_known,
         };
         let server_name = tls.server_name().map(str::to_owned);
         let (version, cipher) = (facts.version.clone(), facts.cipher.clone());
@@ -305,6 +316,52 @@ impl Connection {
         );
         self.transport = Transport::Tls(Box::new(stream));
         Some(facts)
+    }
+
+    /// The certificate that the client has shown, and whether somebody can log in with it. It is reported if not: the
+    /// client may log in with something else.
+    fn shown_certificate(&self, tls: &ServerConnection) -> (Option<Arc<Certificate>>, bool) {
+        let (generation, now) = (self.services.generation.load(), Now::read());
+        let Some(shown) = generation.tls.shown_by_client(tls, now) else {
+            return (None, false);
+        };
+        let is_good = |certificate: &Certificate| {
+            certificate.is_valid_at(now.wall)
+                && !generation.accounts.logins_of(certificate).is_empty()
+        };
+        let known = shown.certificate.as_ref().is_some_and(is_good);
+        if !known {
+            let event = ServerEvent::TlsCertificate {
+                fingerprint: shown.fingerprint.to_string(),
+                reason: shown
+                    .problem
+                    .unwrap_or_else(|| "no account has it".to_owned()),
+            };
+            self.services.audit.server(&self.scope, &event);
+        }
+        (shown.certificate.map(Arc::new), known)
+    }
+
+    /// Whether a login by certificate still stands: valid, vouched for, and of the same account. A login by anything else
+    /// does. It is asked for each message, and not again for each of its recipients.
+    fn certificate_stands(&self, ask: &PolicyAsk<'_>) -> bool {
+        if !ask.stands_on_certificate() || matches!(ask.question(), Question::Recipient { .. }) {
+            return true;
+        }
+        let Transport::Tls(stream) = &self.transport else {
+            return false;
+        };
+        let (generation, now) = (self.services.generation.load(), Now::read());
+        let shown = generation.tls.shown_by_client(stream.get_ref().1, now);
+        let Some(certificate) = shown.and_then(|shown| shown.certificate) else {
+            return false;
+        };
+        let login = ask.account();
+        let same = |account: &Arc<Account>| {
+            account.name == login.name && account.credential_name() == login.credential_name()
+        };
+        certificate.is_valid_at(now.wall)
+            && generation.accounts.logins_of(&certificate).iter().any(same)
     }
 
     /// Writes the replies that were collected. A client that does not read is gone after the idle time.

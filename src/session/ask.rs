@@ -148,6 +148,7 @@ impl Session {
             account: ready.account.name.clone(),
             credential: ready.account.credential_name().map(str::to_owned),
             mechanism: ready.mechanism.name(),
+            certificate: self.fingerprint(ready.mechanism),
         });
         self.state = State::Ready(ready);
         self.respond(Reply::authenticated());
@@ -161,6 +162,13 @@ impl Session {
         }
     }
 
+    /// The certificate that a login with this mechanism goes by, for the log.
+    pub(super) fn fingerprint(&self, mechanism: Mechanism) -> Option<String> {
+        self.certificate()
+            .filter(|_| mechanism == Mechanism::External)
+            .map(|certificate| certificate.fingerprint.to_string())
+    }
+
     fn refuse_claim(
         &mut self,
         (account, credential): (Option<String>, Option<String>),
@@ -168,11 +176,11 @@ impl Session {
         reply: Reply,
         reason: String,
     ) {
-        let mechanism = Some(mechanism.name());
         self.events.push_back(Event::AuthRefused {
             account,
             credential,
-            mechanism,
+            mechanism: Some(mechanism.name()),
+            certificate: self.fingerprint(mechanism),
             reply: reply.clone(),
             reason,
         });
@@ -188,11 +196,20 @@ ask! {
 impl PolicyAsk<'_> {
     /// Whose rights are in question, as they were at the login.
     pub fn account(&self) -> &Account {
+        &self.ready().account
+    }
+
+    /// Whether the login stands on the client's certificate alone.
+    pub fn stands_on_certificate(&self) -> bool {
+        self.ready().mechanism == Mechanism::External
+    }
+
+    fn ready(&self) -> &Ready {
         match &self.session.state {
-            State::JudgingSender(ready, _) => &ready.account,
-            State::JudgingRecipient(transaction, _) => &transaction.ready.account,
+            State::JudgingSender(ready, _) => ready,
+            State::JudgingRecipient(transaction, _) => &transaction.ready,
             State::JudgingAuthors(transfer, _) | State::JudgingMessage(transfer) => {
-                &transfer.transaction.ready.account
+                &transfer.transaction.ready
             }
             _ => unreachable!("a PolicyAsk exists only while judging"),
         }

@@ -1,5 +1,7 @@
 //! Command lines and AUTH responses: what each does in each state.
 
+use std::sync::Arc;
+
 use zeroize::Zeroizing;
 
 use super::{
@@ -8,6 +10,7 @@ use super::{
 use crate::decision::Limit;
 use crate::envelope::{Body, DeliverByMode};
 use crate::event::Event;
+use crate::sasl::external::Certificate;
 use crate::sasl::{
     ChannelBindings, Exchange, ExchangeError, Mechanism, Turn, decode_response, encode_challenge,
 };
@@ -227,8 +230,11 @@ impl Session {
 
     /// The mechanisms that AUTH offers on this connection, in the order of the profile.
     fn offered_mechanisms(&self) -> Vec<Mechanism> {
-        let suits =
-            |mechanism: &Mechanism| !mechanism.binds_channel() || self.bindings().suit_everybody();
+        let tls = self.link.tls.as_ref();
+        let suits = |mechanism: &Mechanism| match mechanism {
+            Mechanism::External => tls.is_some_and(|tls| tls.certificate_known),
+            _ => !mechanism.binds_channel() || self.bindings().suit_everybody(),
+        };
         let mechanisms = self.profile.mechanisms.iter().copied();
         mechanisms.filter(suits).collect()
     }
@@ -238,6 +244,12 @@ impl Session {
         Mechanism::from_name(name)
             .filter(|mechanism| self.profile.mechanisms.contains(mechanism))
             .filter(|mechanism| !mechanism.binds_channel() || !self.bindings().is_empty())
+            .filter(|mechanism| *mechanism != Mechanism::External || self.certificate().is_some())
+    }
+
+    /// What the client has shown in the TLS handshake.
+    pub(super) fn certificate(&self) -> Option<&Arc<Certificate>> {
+        self.link.tls.as_ref()?.certificate.as_ref()
     }
 
     fn bindings(&self) -> &ChannelBindings {
@@ -263,7 +275,13 @@ impl Session {
         let offered = self.offered_mechanisms();
         let Some(mechanism) = self.mechanism(mechanism) else {
             let reply = Reply::unknown_mechanism(&mechanism_list(&offered));
-            return self.refuse_auth(None, reply, "mechanism not offered");
+            let reason = match Mechanism::from_name(mechanism) {
+                Some(Mechanism::External) if self.certificate().is_none() => {
+                    "the client has shown no certificate"
+                }
+                _ => "mechanism not offered",
+            };
+            return self.refuse_auth(None, reply, reason);
         };
         let binding_offered = offered.iter().any(|mechanism| mechanism.binds_channel());
         let bindings = match binding_offered || mechanism.binds_channel() {
@@ -271,7 +289,8 @@ impl Session {
             // A client that could bind was told the truth: it was not offered.
             false => ChannelBindings::default(),
         };
-        let mut exchange = Exchange::new(mechanism, &bindings);
+        let mut exchange =
+            Exchange::new(mechanism, &bindings).with_certificate(self.certificate().cloned());
         let response = initial_response
             .map(|response| decode_response(response.expose(), true))
             .transpose();
@@ -280,7 +299,11 @@ impl Session {
     }
 
     fn authentication_response(&mut self, line: &[u8]) {
-        let response = decode_response(line, false);
+        let equals_too = match &self.state {
+            State::Authenticating(_, exchange) => exchange.expects_equals(),
+            _ => false,
+        };
+        let response = decode_response(line, equals_too);
         match std::mem::replace(&mut self.state, State::Closed) {
             State::Authenticating(greeting, mut exchange) => {
                 let turn = response.and_then(|response| exchange.step(Some(&response)));
@@ -351,6 +374,7 @@ impl Session {
             account: None,
             credential: None,
             mechanism: mechanism.map(Mechanism::name),
+            certificate: mechanism.and_then(|mechanism| self.fingerprint(mechanism)),
             reply: reply.clone(),
             reason: reason.to_owned(),
         });

@@ -134,7 +134,7 @@ pub struct Offer<'a> {
     pub message_bytes_max: u64,
     /// What is not withheld.
     pub extensions: &'a [Extension],
-    /// AUTH's.
+    /// AUTH's. There are none where only a certificate logs in, and the client has shown none.
     pub mechanisms: &'a [Mechanism],
     /// AUTH and REQUIRETLS are offered only then, STARTTLS only before (RFC 3207 section 4.2).
     pub under_tls: bool,
@@ -158,11 +158,11 @@ impl Offer<'_> {
             "ENHANCEDSTATUSCODES".into(),
         ];
         lines.extend(self.extensions.iter().filter_map(|one| self.line(*one)));
-        lines.push(if self.under_tls {
-            format!("AUTH {}", mechanism_list(self.mechanisms)).into()
-        } else {
-            "STARTTLS".into()
-        });
+        if !self.under_tls {
+            lines.push("STARTTLS".into());
+        } else if !self.mechanisms.is_empty() {
+            lines.push(format!("AUTH {}", mechanism_list(self.mechanisms)).into());
+        }
         lines
     }
 

@@ -336,14 +336,13 @@ impl Reply {
         Self::new(501, 5, 2, "data behind STARTTLS, closing the connection")
     }
 
-    /// An AUTH mechanism that we do not have; `offered` are those that we do.
+    /// An AUTH mechanism that we do not have; `offered` are those that we do, if any.
     pub fn unknown_mechanism(offered: &str) -> Self {
-        Self::new(
-            504,
-            5,
-            4,
-            format!("mechanism not supported, use one of: {offered}"),
-        )
+        let text = match offered {
+            "" => "mechanism not supported, only a client certificate logs in here".to_owned(),
+            _ => format!("mechanism not supported, use one of: {offered}"),
+        };
+        Self::new(504, 5, 4, text)
     }
 
     /// Any wrong credentials: the same text for all, so that it tells an attacker nothing.

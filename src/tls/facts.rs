@@ -7,8 +7,8 @@ use std::net::IpAddr;
 
 use aws_lc_rs::digest;
 use x509_cert::der::Decode as _;
-use x509_cert::ext::pkix::SubjectAltName;
 use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{BasicConstraints, SubjectAltName};
 use x509_cert::time::Time;
 
 use crate::clock::Timestamp;
@@ -23,6 +23,10 @@ pub(super) struct Facts {
     pub(super) dns_names: Vec<String>,
     /// Its addresses.
     pub(super) addresses: Vec<IpAddr>,
+    /// Its e-mail addresses, as they are written.
+    pub(super) emails: Vec<String>,
+    /// Whether it may issue others.
+    pub(super) is_ca: bool,
     /// From when on it is valid.
     pub(super) not_before: Timestamp,
     /// Until when it is valid.
@@ -47,6 +51,11 @@ impl Facts {
         let mut facts = Self {
             dns_names: Vec::new(),
             addresses: Vec::new(),
+            emails: Vec::new(),
+            is_ca: matches!(
+                body.get_extension::<BasicConstraints>(),
+                Ok(Some((_, constraints))) if constraints.ca
+            ),
             not_before: timestamp(body.validity().not_before),
             not_after: timestamp(body.validity().not_after),
             end_point: end_point(der, &certificate.signature_algorithm().oid.to_string()),
@@ -63,6 +72,7 @@ impl Facts {
                 GeneralName::IpAddress(octets) => {
                     facts.addresses.extend(address(octets.as_bytes()))
                 }
+                GeneralName::Rfc822Name(email) => facts.emails.push(email.as_str().to_owned()),
                 _ => {}
             }
         }
@@ -94,7 +104,7 @@ fn address(octets: &[u8]) -> Option<IpAddr> {
         .ok()
 }
 
-fn timestamp(time: Time) -> Timestamp {
+pub(super) fn timestamp(time: Time) -> Timestamp {
     i64::try_from(time.to_unix_duration().as_secs())
         .ok()
         .and_then(|seconds| Timestamp::from_second(seconds).ok())

@@ -1,4 +1,5 @@
-//! PEM files (RFC 7468) with certificates and private keys: the one place that reads them.
+//! PEM files (RFC 7468) with certificates, private keys and lists of revoked certificates: the one place that reads
+//! them.
 //!
 //! It knows PKCS #8, PKCS #1 and SEC 1 keys. It fails with a finding that names the file and the remedy, and never
 //! shows what is in a key's file.
@@ -8,7 +9,7 @@ use std::io::{self, Read as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use zeroize::Zeroizing;
 
 use crate::diagnostic::Finding;
@@ -21,9 +22,59 @@ pub(super) struct Key {
     pub(super) open_to_all: bool,
 }
 
-/// The certificates in the file `path`, in their order; at least one.
+/// The certificate of the server in the file `path`, and its intermediates, in their order.
 pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Box<Finding>> {
-    let (octets, _) = read(path)?;
+    let of_key = "it holds a private key: are `chain` and `key` exchanged?";
+    read_certificates(path, "[[certificate]]", of_key)
+}
+
+/// The certificates of authorities in the file `path`.
+pub(super) fn read_authorities(path: &Path) -> Result<Vec<CertificateDer<'static>>, Box<Finding>> {
+    let of_key =
+        "it holds a private key: name the certificate of the CA, and keep its key elsewhere";
+    read_certificates(path, "[[client_ca]]", of_key)
+}
+
+/// The certificate of a client in the file `path`: its first.
+pub(super) fn read_clients(path: &Path) -> Result<CertificateDer<'static>, Box<Finding>> {
+    let of_key = "it holds a private key: name the certificate, and leave the key with its owner";
+    read_certificates(path, "--certificate", of_key).map(|mut all| all.swap_remove(0))
+}
+
+/// The lists of revoked certificates in the file `path`; at least one.
+pub(super) fn read_revocation_lists(
+    path: &Path,
+) -> Result<Vec<CertificateRevocationListDer<'static>>, Box<Finding>> {
+    let (octets, _) = read(path, "[[client_ca]]")?;
+    let lists = rustls_pemfile::crls(&mut &octets[..])
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(|error| garbled(path, &error))?;
+    if !lists.is_empty() {
+        return Ok(lists);
+    }
+    let hint = if looks_like_der(&octets) {
+        let path = path.display();
+        format!(
+            "it looks like DER; make it PEM: openssl crl -inform der -in {path} -out {path}.pem"
+        )
+    } else {
+        "a list of revoked certificates begins with -----BEGIN X509 CRL-----".to_owned()
+    };
+    Err(finding(
+        path,
+        "there is no list of revoked certificates in it",
+        hint,
+    ))
+}
+
+/// The certificates in the file `path`, in their order; at least one. `named_in` is where the file is named, `of_key`
+/// the hint if it holds a private key instead.
+fn read_certificates(
+    path: &Path,
+    named_in: &str,
+    of_key: &str,
+) -> Result<Vec<CertificateDer<'static>>, Box<Finding>> {
+    let (octets, _) = read(path, named_in)?;
     let chain = rustls_pemfile::certs(&mut &octets[..])
         .collect::<Result<Vec<_>, _>>()
         .map_err(|error| garbled(path, &error))?;
@@ -36,7 +87,7 @@ pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Bo
             "it looks like DER; make it PEM: openssl x509 -inform der -in {path} -out {path}.pem"
         )
     } else if holds(&octets, "PRIVATE KEY-----") {
-        "it holds a private key: are `chain` and `key` exchanged?".to_owned()
+        of_key.to_owned()
     } else {
         "a certificate begins with -----BEGIN CERTIFICATE-----".to_owned()
     };
@@ -45,7 +96,7 @@ pub(super) fn read_chain(path: &Path) -> Result<Vec<CertificateDer<'static>>, Bo
 
 /// The first private key in the file `path`.
 pub(super) fn read_key(path: &Path) -> Result<Key, Box<Finding>> {
-    let (octets, open_to_all) = read(path)?;
+    let (octets, open_to_all) = read(path, "[[certificate]]")?;
     // Asked first, because the old form has header lines inside, which no PEM reader of today accepts.
     if ENCRYPTED.iter().any(|mark| holds(&octets, mark)) {
         let shown = path.display();
@@ -74,13 +125,15 @@ pub(super) fn read_key(path: &Path) -> Result<Key, Box<Finding>> {
     }
 }
 
-/// The file's octets, and whether others than its owner and group may read them.
-fn read(path: &Path) -> Result<(Zeroizing<Vec<u8>>, bool), Box<Finding>> {
+/// The octets of a file that is named in `named_in`, and whether others than its owner and group may read them.
+fn read(path: &Path, named_in: &str) -> Result<(Zeroizing<Vec<u8>>, bool), Box<Finding>> {
     let unreadable = |error: io::Error| {
         let mut finding = Finding::error(format!("cannot read it: {error}")).in_file(path);
         finding.hint = match error.kind() {
             io::ErrorKind::NotFound => {
-                Some("correct its name in [[certificate]], or put the file there".to_owned())
+                Some(format!(
+                    "correct its name in {named_in}, or put the file there"
+                ))
             }
             io::ErrorKind::PermissionDenied => Some(
                 "let the user that gatepost runs as read it, and enter the directories above it (those of certbot \

@@ -415,6 +415,7 @@ fn settings(certificates: &[CertificateFiles]) -> TlsSettings {
     TlsSettings {
         certificates: certificates.to_vec(),
         minimum_version: MinimumVersion::Tls12,
+        clients: ClientCertificates::default(),
     }
 }
 

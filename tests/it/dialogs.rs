@@ -11,6 +11,7 @@ use gatepost::decision::{Limit, Refusal, Verdict};
 use gatepost::envelope::{MessageId, Receipt};
 use gatepost::event::Event;
 use gatepost::policy::{Limiter, Policy, PolicySettings};
+use gatepost::sasl::external::{Certificate, Fingerprint};
 use gatepost::sasl::{ChannelBindings, Mechanism};
 use gatepost::server::ServerLimits;
 use gatepost::session::{Link, Profile, Session, Step, TlsFacts};
@@ -31,6 +32,8 @@ struct Dialogue {
     profile: Profile,
     limits: PolicySettings,
     under_tls: bool,
+    /// The addresses in the client's certificate, if it shows one.
+    certificate: Option<Vec<String>>,
     over_sockets: bool,
     in_pieces: bool,
     lines: Vec<Line>,
@@ -92,6 +95,7 @@ fn parse(path: &Path) -> Dialogue {
             recipients_per_day: (Limit::Unlimited, None),
         },
         under_tls: true,
+        certificate: None,
         over_sockets: true,
         in_pieces: true,
         lines: Vec::new(),
@@ -101,6 +105,11 @@ fn parse(path: &Path) -> Dialogue {
         let parsed = match key {
             "link" => {
                 dialogue.under_tls = rest == "tls";
+                continue;
+            }
+            "certificate" => {
+                let addresses = rest.split_whitespace().map(str::to_owned);
+                dialogue.certificate = Some(addresses.collect());
                 continue;
             }
             "only" => {
@@ -259,6 +268,8 @@ type Cut<'a> = &'a mut dyn FnMut(&[u8]) -> Vec<Vec<u8>>;
 /// A session with the world around it, all in memory.
 struct Memory {
     session: Session,
+    /// What a handshake comes to.
+    facts: TlsFacts,
     accounts: FixedAccounts,
     policy: Policy,
     now: Now,
@@ -273,7 +284,13 @@ struct Memory {
     ids: u128,
 }
 
-fn facts() -> TlsFacts {
+fn facts(dialogue: &Dialogue, accounts: &FixedAccounts) -> TlsFacts {
+    let certificate = dialogue.certificate.as_ref().map(|addresses| Certificate {
+        fingerprint: Fingerprint::of(b"the certificate of the dialogues"),
+        addresses: addresses.clone(),
+        not_before: "2026-01-01T00:00:00Z".parse().unwrap(),
+        not_after: "2026-12-31T23:59:59Z".parse().unwrap(),
+    });
     TlsFacts {
         version: "TLSv1.3".to_owned(),
         cipher: "TLS13_AES_256_GCM_SHA384".to_owned(),
@@ -281,6 +298,10 @@ fn facts() -> TlsFacts {
             exporter: Some(*b"what both ends of a channel know"),
             server_end_point: None,
         },
+        certificate_known: certificate
+            .as_ref()
+            .is_some_and(|certificate| !accounts.logins(certificate).is_empty()),
+        certificate: certificate.map(Arc::new),
     }
 }
 
@@ -290,13 +311,16 @@ impl Memory {
             wall: "2026-11-21T09:30:00Z".parse().unwrap(),
             ..Now::read()
         };
+        let accounts = FixedAccounts::new();
+        let facts = facts(dialogue, &accounts);
         let link = Link {
             client: "203.0.113.7:50123".parse().unwrap(),
-            tls: dialogue.under_tls.then(facts),
+            tls: dialogue.under_tls.then(|| facts.clone()),
         };
         Self {
             session: Session::new(Arc::new(dialogue.profile.clone()), link, now),
-            accounts: FixedAccounts::new(),
+            facts,
+            accounts,
             policy: Policy::new(dialogue.limits.clone(), Arc::new(Limiter::default())),
             now,
             draft: None,
@@ -377,7 +401,7 @@ impl Memory {
                 }
                 Step::Report(event) => self.events.push_back(event_words(&event)),
                 Step::Send(reply) => reply.write_to(&mut self.output),
-                Step::StartTls(ask) => ask.answer(facts()),
+                Step::StartTls(ask) => ask.answer(self.facts.clone()),
                 Step::Wait { .. } => return,
             }
         }

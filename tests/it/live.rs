@@ -4,6 +4,7 @@
 
 mod bounds;
 mod broken_input;
+mod certificates;
 mod control;
 mod crash;
 mod durability;

@@ -9,6 +9,7 @@
     reason = "the harness shows it where a test fails: a seed, say"
 )]
 
+mod authority;
 mod clients;
 mod config;
 mod corpus;

@@ -16,9 +16,11 @@ use gatepost::decision::{
 };
 use gatepost::policy::{Limiter, Policy, PolicySettings};
 use gatepost::queue::{Spool, SpoolSettings};
+use gatepost::sasl::external::Certificate;
 use gatepost::sasl::scram::{Keys, Offer, Verifier};
 use gatepost::server::{Generation, Listen, Listener, ServerLimits, Services, TlsStart};
 use gatepost::session::Profile;
+use gatepost::tls::client::ClientCertificates;
 use gatepost::tls::{MinimumVersion, Tls, TlsSettings};
 
 /// Chance from a seed (SplitMix64), so that a seed means the same everywhere.
@@ -119,6 +121,21 @@ impl FixedAccounts {
 
     pub(crate) fn answer(&self, claim: &Claim) -> Result<Authentication, Unavailable> {
         let (authorization_identity, authentication_identity) = match claim {
+            Claim::Certificate {
+                authorization_identity,
+                certificate,
+            } => {
+                let logins = self.logins(certificate);
+                let Some(login) = logins.first() else {
+                    return Ok(refused(RefusedLogin::UnknownCertificate));
+                };
+                return Ok(match authorization_identity.as_str() {
+                    _ if !login.enabled => refused(RefusedLogin::Disabled),
+                    "" => Authentication::Accept(Arc::clone(login)),
+                    name if name == login.name => Authentication::Accept(Arc::clone(login)),
+                    _ => refused(RefusedLogin::AuthorizationIdentity),
+                });
+            }
             Claim::Password {
                 authorization_identity,
                 authentication_identity,
@@ -133,16 +150,11 @@ impl FixedAccounts {
         if authentication_identity == "busy" {
             return Err(Unavailable("overloaded".to_owned()));
         }
-        let refuse = |reason| {
-            Ok(Authentication::Refuse {
-                reason,
-                name: None,
-                credential: None,
-            })
-        };
+        let refuse = |reason| Ok(refused(reason));
         let matches = |right: &str| match claim {
             Claim::Password { password, .. } => password.expose() == right.as_bytes(),
             Claim::Scram { proof, .. } => proof.matched.is_some(),
+            Claim::Certificate { .. } => false,
         };
         let named = || {
             let all = self.0.iter();
@@ -161,6 +173,12 @@ impl FixedAccounts {
         } else {
             Ok(Authentication::Accept(Arc::clone(account)))
         }
+    }
+
+    /// The accounts that a certificate names.
+    pub(crate) fn logins(&self, certificate: &Certificate) -> Vec<Arc<Account>> {
+        let names = certificate.addresses.iter();
+        names.filter_map(|name| self.named(name)).collect()
     }
 
     /// The account of this name, as whoever has its own password has it.
@@ -203,6 +221,10 @@ impl CredentialStore for FixedAccounts {
         Box::pin(async move { self.offer(name) })
     }
 
+    fn logins_of(&self, certificate: &Certificate) -> Vec<Arc<Account>> {
+        self.logins(certificate)
+    }
+
     fn account(&self, login: &Account) -> Option<Arc<Account>> {
         let same = |account: &Account| {
             account.name == login.name && account.credential_name() == login.credential_name()
@@ -211,6 +233,14 @@ impl CredentialStore for FixedAccounts {
             .iter()
             .find(|(account, _)| same(account))
             .map(|(account, _)| Arc::clone(account))
+    }
+}
+
+fn refused(reason: RefusedLogin) -> Authentication {
+    Authentication::Refuse {
+        reason,
+        name: None,
+        credential: None,
     }
 }
 
@@ -272,6 +302,7 @@ impl Server {
         let tls = Tls::load(&TlsSettings {
             certificates: vec![files],
             minimum_version: MinimumVersion::Tls12,
+            clients: ClientCertificates::default(),
         })
         .unwrap();
         let queue = SpoolSettings {

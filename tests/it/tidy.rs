@@ -253,6 +253,7 @@ fn the_log_looks_as_documented() {
         account: alice(),
         credential: Some("laptop".to_owned()),
         mechanism: "PLAIN",
+        certificate: None,
     };
     let message = Event::MessageAccepted {
         account: alice(),

@@ -3,6 +3,7 @@
 use toml_edit::{Array, ArrayOfTables, Formatted, Item, Table, Value};
 
 use super::{kept_comments, put_above};
+use crate::account::credential::Evidence;
 use crate::clock::Timestamp;
 use crate::diagnostic::{Finding, nearest};
 
@@ -11,8 +12,8 @@ use crate::diagnostic::{Finding, nearest};
 pub struct NewCredential {
     /// Its name within the account.
     pub name: String,
-    /// What is kept of its secret, as text.
-    pub secret: String,
+    /// What it is recognised by.
+    pub evidence: Evidence,
     /// The SCRAM keys of its secret, as text.
     pub scram: Option<String>,
     /// From when on it is good for nothing.
@@ -43,7 +44,12 @@ impl NewCredential {
     fn to_table(&self) -> Table {
         let mut table = Table::new();
         table.insert("name", toml_edit::value(&self.name));
-        table.insert("secret", toml_edit::value(&self.secret));
+        match &self.evidence {
+            Evidence::Certificate(fingerprint) => {
+                table.insert("certificate", toml_edit::value(fingerprint.to_string()))
+            }
+            Evidence::Secret(secret) => table.insert("secret", toml_edit::value(secret.to_text())),
+        };
         if let Some(scram) = &self.scram {
             table.insert("scram", toml_edit::value(scram));
         }

@@ -4,6 +4,8 @@ use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 
 use super::*;
+use crate::account::credential::{Evidence, GeneratedSecret};
+use crate::sasl::external::Fingerprint;
 
 const HASH: &str =
     "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
@@ -160,7 +162,7 @@ fn a_new_password_leaves_nothing_of_the_old_one() {
 fn credential(name: &str) -> Edit {
     Edit::AddCredential(NewCredential {
         name: name.to_owned(),
-        secret: SECRET.to_owned(),
+        evidence: Evidence::Secret(GeneratedSecret::parse(SECRET).unwrap()),
         scram: None,
         expires: None,
         allow_from: Vec::new(),
@@ -212,6 +214,20 @@ secret = "{SECRET}"
     );
     let expected = sample().replace("# own\n]\n", &format!("# own\n]\n{added}"));
     assert_eq!(text, expected);
+    let Edit::AddCredential(blank) = credential("printer") else {
+        unreachable!();
+    };
+    let printer = Edit::AddCredential(NewCredential {
+        evidence: Evidence::Certificate(Fingerprint::of(b"")),
+        ..blank
+    });
+    let with_certificate = edited(Some(&text), &[(alice, printer)]);
+    let fingerprint = "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let added_too =
+        format!("\n[[account.credential]]\nname = \"printer\"\ncertificate = \"{fingerprint}\"\n");
+    let phone = format!("name = \"phone\"\nsecret = \"{SECRET}\"\n");
+    let with_both = text.replace(&phone, &format!("{phone}{added_too}"));
+    assert_eq!(with_certificate, with_both);
     let remove = |name: &str| (alice, Edit::RemoveCredential(name.to_owned()));
     // One goes, the other stays; without any, the file is as it was.
     let (without_scanner, _) = added

@@ -9,15 +9,17 @@ use toml::Spanned;
 use toml::de::{DeArray, DeTable, DeValue};
 
 use super::Reader;
-use crate::account::credential::{self, CREDENTIALS_MAX, GeneratedSecret};
+use crate::account::credential::{self, CREDENTIALS_MAX, Evidence, GeneratedSecret};
 use crate::clock::Timestamp;
 use crate::decision::{Credential, RecipientPattern, SenderPattern};
 use crate::diagnostic::nearest;
+use crate::sasl::external::Fingerprint;
 use crate::sasl::scram::Keys;
 
 /// All keys of an `[[account.credential]]`.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "allow_from",
+    "certificate",
     "expires",
     "messages_per_hour",
     "name",
@@ -38,7 +40,7 @@ const SECRET_HINT: &str = "make another: gatepost account credential add ACCOUNT
 /// A credential as it is written.
 pub(super) struct Written {
     pub(super) credential: Arc<Credential>,
-    pub(super) secret: GeneratedSecret,
+    pub(super) evidence: Evidence,
     pub(super) scram: Option<Keys>,
     /// Where its SCRAM keys are written.
     pub(super) scram_span: Range<usize>,
@@ -138,15 +140,27 @@ impl Reader<'_> {
                 None
             }
         };
-        let secret = match get("secret") {
-            Some(value) => self.generated_secret(&label, value),
-            None => {
+        let evidence = match (get("secret"), get("certificate")) {
+            (Some(value), None) => self.generated_secret(&label, value).map(Evidence::Secret),
+            (None, Some(value)) => self.certificate(&label, value).map(Evidence::Certificate),
+            (None, None) => {
                 self.notes
                     .error(span, format!("{label} has no secret"))
                     .hint = Some(SECRET_HINT.to_owned());
                 None
             }
+            (Some(_), Some(value)) => {
+                let message = format!("{label} has both a secret and a certificate");
+                self.notes.error(&value.span(), message).hint =
+                    Some("give each a credential of its own".to_owned());
+                None
+            }
         };
+        if let (Some(_), Some(value)) = (get("certificate"), get("scram")) {
+            let message = format!("{label} has SCRAM keys, which a certificate cannot use");
+            self.notes.error(&value.span(), message).hint =
+                Some("give what they belong to a credential of its own".to_owned());
+        }
         let scram_span = get("scram").map_or(span.clone(), Spanned::span);
         let scram = get("scram").and_then(|value| self.scram(&label, value));
         let expires = get("expires").and_then(|value| self.time(&label, "expires", value));
@@ -194,7 +208,7 @@ impl Reader<'_> {
                 note,
                 origin: self.notes.origin(span),
             }),
-            secret: secret?,
+            evidence: evidence?,
             scram,
             scram_span,
         })
@@ -215,6 +229,34 @@ impl Reader<'_> {
                 None
             }
         }
+    }
+
+    /// A fingerprint; whose certificate it is must be plain, so there is each once in the file.
+    fn certificate(&mut self, label: &str, value: &Spanned<DeValue<'_>>) -> Option<Fingerprint> {
+        let span = value.span();
+        let problem = match value.get_ref().as_str().map(Fingerprint::parse) {
+            Some(Ok(fingerprint)) => {
+                let line = self.notes.line(span.start);
+                let Some(first) = self.certificates.insert(fingerprint, line) else {
+                    return Some(fingerprint);
+                };
+                let message =
+                    format!("{label}: the certificate is there twice, first on line {first}");
+                self.notes.error(&span, message).hint =
+                    Some("a certificate belongs to one credential of one account".to_owned());
+                return None;
+            }
+            Some(Err(error)) => error.to_string(),
+            None => "is not a text".to_owned(),
+        };
+        self.notes
+            .error(&span, format!("{label}: certificate {problem}"))
+            .hint = Some(
+            "openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE shows it; gatepost account \
+             credential add ACCOUNT --name NAME --certificate FILE writes it"
+                .to_owned(),
+        );
+        None
     }
 
     /// A moment: a TOML date with time and offset, or a date alone, which begins at midnight UTC.

@@ -485,3 +485,52 @@ fn one_account_has_one_salt() {
         "{said}"
     );
 }
+
+#[test]
+fn certificates() {
+    let fingerprint = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+    let credential =
+        |name: &str, more: &str| format!("[[account.credential]]\nname = \"{name}\"\n{more}\n");
+    let alice = "[[account]]\nname = \"alice@example.org\"\n".to_owned();
+    let certificate = format!("certificate = \"SHA256:{}\"", fingerprint.to_uppercase());
+    let (directory, warnings) =
+        parse(&(alice.clone() + &credential("laptop", &certificate))).unwrap();
+    assert_eq!(warnings, []);
+    assert!(directory.has_certificates());
+    let record = directory.find("alice@example.org").unwrap();
+    assert!(record.has_secret());
+    let read = record.credentials[0].evidence.certificate().unwrap();
+    assert_eq!(read.to_string(), format!("sha256:{fingerprint}"));
+
+    let scram = crate::sasl::scram::Keys::derive(
+        b"x",
+        b"12345678",
+        std::num::NonZeroU32::new(4096).unwrap(),
+    );
+    let source = alice
+        + &credential("one", &format!("certificate = \"{fingerprint}\""))
+        + &credential("two", &format!("certificate = \"{}\"", &fingerprint[1..]))
+        + &credential("three", "certificate = 7")
+        + &credential("four", &format!("secret = \"{SECRET}\"\n{certificate}"))
+        + &credential(
+            "five",
+            &format!(
+                "certificate = \"{}\"\nscram = \"{}\"",
+                fingerprint.replace("e3", "f3"),
+                scram.to_text()
+            ),
+        )
+        + "[[account]]\nname = \"bob@example.org\"\n"
+        + &credential("six", &certificate);
+    let hint = "(hint: openssl x509 -noout -fingerprint -sha256 -in CERTIFICATE shows it; gatepost account credential \
+                add ACCOUNT --name NAME --certificate FILE writes it)";
+    let label = "account `alice@example.org`, credential";
+    let expected = [
+        format!("accounts.toml:8:15: {label} `two`: certificate is not the SHA-256 fingerprint of a certificate: 64 hexadecimal digits {hint}"),
+        format!("accounts.toml:11:15: {label} `three`: certificate is not a text {hint}"),
+        format!("accounts.toml:15:15: {label} `four` has both a secret and a certificate (hint: give each a credential of its own)"),
+        format!("accounts.toml:19:9: {label} `five` has SCRAM keys, which a certificate cannot use (hint: give what they belong to a credential of its own)"),
+        "accounts.toml:24:15: account `bob@example.org`, credential `six`: the certificate is there twice, first on line 5 (hint: a certificate belongs to one credential of one account)".to_owned(),
+    ];
+    assert_eq!(said(&source), expected.join("\n"));
+}

@@ -1,7 +1,9 @@
 //! `gatepost account credential`: the further secrets of an account, one for each device or program.
 //!
 //! A secret is made here, printed once on standard output, and known to nobody afterwards but to whoever it was given.
+//! A client certificate takes the place of a secret: it was made elsewhere, and only its fingerprint is kept.
 
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Subcommand;
@@ -11,7 +13,7 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::{Place, check_patterns, done, last_used, limit_json, print, printable, say};
-use crate::account::credential::{generate, is_name};
+use crate::account::credential::{Evidence, generate, is_name};
 use crate::account::directory::{CredentialRecord, Record};
 use crate::account::edit::{Edit, NewCredential};
 use crate::account::scram;
@@ -20,10 +22,12 @@ use crate::cli::Failure;
 use crate::clock::{Now, Timestamp, rfc3339_milliseconds};
 use crate::decision::{Credential, RecipientPattern};
 use crate::diagnostic::Finding;
+use crate::sasl::external::Fingerprint;
+use crate::tls::client_fingerprint;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a secret for a device or program, and show it once
+    /// Make a secret for a device or program, and show it once; or let its certificate log in
     #[command(after_help = ADD_HELP)]
     Add(Box<Add>),
     /// List the credentials of an account
@@ -73,6 +77,9 @@ pub(super) struct Add {
     /// Make SCRAM keys for it even if the account's password has none
     #[arg(long)]
     scram: bool,
+    /// In place of a secret, the client's certificate: its PEM file, or its SHA-256 fingerprint
+    #[arg(long, value_name = "FILE|FINGERPRINT", conflicts_with = "scram")]
+    certificate: Option<String>,
     /// A remark of your own
     #[arg(long, value_name = "TEXT")]
     note: Option<String>,
@@ -80,13 +87,16 @@ pub(super) struct Add {
 
 const ADD_HELP: &str = "\
 The device logs in with the name of the account and this secret in place of the password. What is said of the
-credential narrows what the account may, and never widens it. Where the account has SCRAM keys, it gets some too.";
+credential narrows what the account may, and never widens it. Where the account has SCRAM keys, it gets some too.
+With --certificate it logs in with EXTERNAL and the certificate that it shows in the TLS handshake, no secret at all;
+auth.mechanisms must name EXTERNAL.";
 
 const JSON_HELP: &str = "\
 JSON: an array of objects. Fields, which are only ever added to:
   name                text
   expires             time or null
   expired             boolean
+  certificate         the fingerprint of the certificate that it is, or null: it is a secret
   has_scram           boolean: whether SCRAM-SHA-256 can be used with it
   last_login          time, or null: as far as it is remembered
   allow_from          array of networks; empty: as the account
@@ -135,15 +145,21 @@ fn add_one(place: &Place, add: Add) -> Result<(), Failure> {
         None => None,
     };
     let failed = |error| Failure::from(Finding::error(format!("{error}")));
-    let (secret, kept) = generate().map_err(failed)?;
-    let verifier = record.scram.as_ref().map(|scram| &*scram.verifier);
-    let scram = (add.scram || verifier.is_some())
-        .then(|| scram::make(&secret, verifier))
-        .transpose()
-        .map_err(failed)?;
+    let (evidence, secret, scram) = match &add.certificate {
+        Some(text) => (Evidence::Certificate(fingerprint(text)?), None, None),
+        None => {
+            let (secret, kept) = generate().map_err(failed)?;
+            let verifier = record.scram.as_ref().map(|scram| &*scram.verifier);
+            let scram = (add.scram || verifier.is_some())
+                .then(|| scram::make(&secret, verifier))
+                .transpose()
+                .map_err(failed)?;
+            (Evidence::Secret(kept), Some(secret), scram)
+        }
+    };
     let new = NewCredential {
         name: add.name.clone(),
-        secret: kept.to_text(),
+        evidence,
         scram: scram.map(|keys| keys.to_text()),
         expires,
         allow_from: add.allow_from,
@@ -158,9 +174,27 @@ fn add_one(place: &Place, add: Add) -> Result<(), Failure> {
         &format!("added the credential {} of", add.name),
         &edited,
     ));
-    say("its secret, which is shown this once:");
-    print(String::from_utf8_lossy(secret.expose()));
+    match secret {
+        Some(secret) => {
+            say("its secret, which is shown this once:");
+            print(String::from_utf8_lossy(secret.expose()));
+        }
+        None if !place.offers_external => say(
+            "auth.mechanisms does not name EXTERNAL yet, without which no client is asked for a certificate",
+        ),
+        None => {}
+    }
     Ok(())
+}
+
+/// What `--certificate` says: a fingerprint, else a file.
+fn fingerprint(text: &str) -> Result<Fingerprint, Failure> {
+    if let Ok(fingerprint) = Fingerprint::parse(text) {
+        return Ok(fingerprint);
+    }
+    let (fingerprint, odd) = client_fingerprint(Path::new(text), Now::read())?;
+    odd.iter().for_each(say);
+    Ok(fingerprint)
 }
 
 fn check_values(
@@ -209,13 +243,16 @@ pub(super) fn to_json(record: &Record, memory: &LoginState) -> Value {
     let credentials = record.credentials.iter().map(|one| {
         let CredentialRecord {
             credential,
+            evidence,
             has_scram,
             ..
         } = one;
+        let certificate = evidence.certificate();
         json!({
             "name": credential.name,
             "expires": credential.expires.map(|time| time.to_string()),
             "expired": credential.expires.is_some_and(|expires| now >= expires),
+            "certificate": certificate.map(|fingerprint| fingerprint.to_string()),
             "has_scram": has_scram,
             "last_login": memory
                 .last_used(&record.account.name, &credential.name)
@@ -243,6 +280,9 @@ pub(super) fn lines<'r>(
         let credential = &one.credential;
         let last = last_used(memory, &record.account.name, &credential.name);
         let mut line = format!("{}, last login: {last}", credential.name);
+        if let Some(fingerprint) = one.evidence.certificate() {
+            line.push_str(&format!(", certificate {fingerprint}"));
+        }
         for words in narrowing(credential, now) {
             line.push_str(", ");
             line.push_str(&words);
@@ -281,6 +321,27 @@ fn narrowing(credential: &Credential, now: Timestamp) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn certificates_are_named_or_shown() {
+        let fingerprint_of_nothing =
+            "sha256:e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("client.pem");
+        let shown = path.to_str().unwrap();
+        let said = |text: &str| match fingerprint(text) {
+            Ok(fingerprint) => fingerprint.to_string(),
+            Err(Failure(findings)) => findings[0].one_line(),
+        };
+        let upper = fingerprint_of_nothing["sha256:".len()..].to_uppercase();
+        assert_eq!(said(&upper), fingerprint_of_nothing);
+        assert!(said(shown).contains("correct its name in --certificate"));
+        let fresh = crate::tls::fresh::self_signed(&["localhost"], Now::read()).unwrap();
+        std::fs::write(&path, fresh.key.expose()).unwrap();
+        assert!(said(shown).contains("leave the key with its owner"));
+        std::fs::write(&path, &fresh.chain).unwrap();
+        assert!(said(shown).starts_with("sha256:"), "{}", said(shown));
+    }
 
     #[test]
     fn moments() {

@@ -308,6 +308,8 @@ mod tests {
             file: directory.path().join("accounts.toml"),
             memory_kib_max: 1 << 15,
             memory: crate::account::state::LoginState::in_memory(),
+            offers_external: true,
+            named_by_certificates: false,
         };
         let path = directory.path().join("users");
         let hash = "{SHA256}QQTTb42iwlQ0n4WDZ5Pr4CngyVcGOjTJHC6SAxh7VjE=";

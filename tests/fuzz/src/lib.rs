@@ -13,10 +13,12 @@ use aws_lc_rs::{digest, hmac, pbkdf2};
 use gatepost::account::credential::GeneratedSecret;
 use gatepost::account::directory::Directory;
 use gatepost::account::stored::Stored;
+use gatepost::clock::Timestamp;
 use gatepost::config;
 use gatepost::decision::{Claim, SenderPattern};
 use gatepost::envelope::MessageId;
 use gatepost::message::{Header, HeaderSection, Progress, Trace, parse_author};
+use gatepost::sasl::external::{Certificate, Fingerprint};
 use gatepost::sasl::scram::{Keys, Offer, Verifier};
 use gatepost::sasl::{
     ChannelBindings, Exchange, Mechanism, Turn, decode_response, encode_challenge,
@@ -351,12 +353,14 @@ pub fn check_address(data: &[u8]) {
 /// The input: which mechanism, whether an initial response comes, then response lines, each behind its length.
 ///
 /// A response that decodes is exactly the base64 of what it decodes to; an exchange ends after two responses at the
-/// latest, and the claim holds what the client sent and nothing else.
+/// latest, and the claim holds what the client sent and nothing else. EXTERNAL is of a client that has shown a
+/// certificate.
 pub fn check_sasl(data: &[u8]) {
     let mut script = Script(data);
-    let mechanism = [Mechanism::Login, Mechanism::Plain][script.below(2)];
+    let mechanism = [Mechanism::Login, Mechanism::Plain, Mechanism::External][script.below(3)];
     let mut initial = script.below(2) == 1;
-    let mut exchange = Exchange::new(mechanism, &ChannelBindings::default());
+    let mut exchange = Exchange::new(mechanism, &ChannelBindings::default())
+        .with_certificate(Some(Arc::clone(&CERTIFICATE)));
     if !initial {
         assert!(matches!(exchange.step(None), Ok(Turn::Challenge(_))));
     }
@@ -365,11 +369,12 @@ pub fn check_sasl(data: &[u8]) {
     loop {
         let length = usize::from(script.octet());
         let line = script.take(length);
-        let Ok(response) = decode_response(line, initial) else {
+        let equals_too = initial || exchange.expects_equals();
+        let Ok(response) = decode_response(line, equals_too) else {
             return;
         };
         let written = encode_challenge(response.expose());
-        assert!(written.as_bytes() == line || (initial && line == b"="));
+        assert!(written.as_bytes() == line || (equals_too && line == b"="));
         initial_was_empty |= initial && response.is_empty();
         initial = false;
         responses.push(response.expose().to_vec());
@@ -398,10 +403,30 @@ pub fn check_sasl(data: &[u8]) {
                 assert_eq!(exchange.last_challenge(), None);
                 return;
             }
+            Ok(Turn::Check(Claim::Certificate {
+                authorization_identity,
+                certificate,
+            })) => {
+                assert_eq!(mechanism, Mechanism::External);
+                assert!(Arc::ptr_eq(&certificate, &CERTIFICATE));
+                assert_eq!(authorization_identity.as_bytes(), responses[0]);
+                assert!(!authorization_identity.contains('\0'));
+                assert_eq!(exchange.last_challenge(), None);
+                return;
+            }
             Ok(other) => panic!("{other:?} is for SCRAM"),
         }
     }
 }
+
+static CERTIFICATE: LazyLock<Arc<Certificate>> = LazyLock::new(|| {
+    Arc::new(Certificate {
+        fingerprint: Fingerprint::of(b"some certificate"),
+        addresses: Vec::new(),
+        not_before: Timestamp::MIN,
+        not_after: Timestamp::MAX,
+    })
+});
 
 /// The input: which mechanism and bindings, the store's secrets, then a client: its name and nonce, and what it
 /// changes on the way.

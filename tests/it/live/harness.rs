@@ -22,7 +22,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, HandshakeKind, RootCertStore, StreamOwned};
 use serde_json::Value;
 
 use super::mounts::Mounts;
@@ -738,6 +738,14 @@ impl Client {
     pub(super) fn certificate(&self) -> Vec<u8> {
         match &self.stream {
             Stream::Tls(stream) => stream.conn.peer_certificates().unwrap()[0].to_vec(),
+            Stream::Between | Stream::Plain(_) => panic!("no TLS"),
+        }
+    }
+
+    /// Whether this TLS connection goes on with the session of an earlier one.
+    pub(super) fn is_resumed(&self) -> bool {
+        match &self.stream {
+            Stream::Tls(stream) => stream.conn.handshake_kind() == Some(HandshakeKind::Resumed),
             Stream::Between | Stream::Plain(_) => panic!("no TLS"),
         }
     }

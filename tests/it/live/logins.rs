@@ -263,7 +263,7 @@ fn salts_of_nobody() {
 }
 
 /// Runs `gatepost account ...` on the world's configuration; what it prints.
-fn account_command(world: &World, arguments: &[&str]) -> String {
+pub(super) fn account_command(world: &World, arguments: &[&str]) -> String {
     let configuration = world.path("gatepost.toml");
     let output = Command::new(program())
         .arg("-c")
