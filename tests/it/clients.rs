@@ -14,6 +14,7 @@ use programs::{CLIENT_NAME, Client, PROGRAMS, gsasl, lettre, msmtp};
 use wire::Wire;
 
 mod asking;
+mod certificates;
 mod programs;
 mod wire;
 
@@ -39,9 +40,17 @@ struct Submission<'a> {
     mechanism: &'static str,
     account: &'a str,
     password: &'a str,
+    /// The client's own certificate and its key, for EXTERNAL.
+    own: Option<&'a OwnCertificate>,
     reverse_path: &'a str,
     recipients: &'a [&'a str],
     message: &'a [u8],
+}
+
+/// Files of a client.
+struct OwnCertificate {
+    certificate: String,
+    key: String,
 }
 
 impl<'a> Submission<'a> {
@@ -54,6 +63,7 @@ impl<'a> Submission<'a> {
             mechanism: "PLAIN",
             account: ALICE,
             password: PASSWORD,
+            own: None,
             reverse_path: ALICE,
             recipients: &["bob@example.net"],
             message,

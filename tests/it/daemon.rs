@@ -143,6 +143,13 @@ impl Daemon {
         Self::start(folder, &["serve"])
     }
 
+    /// Has it read everything anew.
+    pub(crate) fn hang_up(&self) {
+        let id = self.process.id().to_string();
+        let status = Command::new("kill").args(["-HUP", &id]).status().unwrap();
+        assert!(status.success());
+    }
+
     /// Ends it with SIGTERM and waits for its end.
     pub(crate) fn stop(mut self) {
         let id = self.process.id().to_string();

@@ -30,6 +30,14 @@ pub(super) const PROGRAMS: [(&str, Client); 5] = [
     ("swaks", swaks),
 ];
 
+/// Those of them that log in with a certificate of their own. (swaks shows one, and has no EXTERNAL.)
+pub(super) const EXTERNAL_PROGRAMS: [(&str, Client); 4] = [
+    ("curl", curl),
+    ("msmtp", msmtp),
+    ("s-nail", s_nail),
+    ("smtplib", smtplib),
+];
+
 pub(super) fn lettre(submission: &Submission<'_>) -> Outcome {
     let pem = std::fs::read(&submission.certificate).unwrap();
     let parameters = TlsParameters::builder("localhost".to_owned())
@@ -100,6 +108,9 @@ fn curl(submission: &Submission<'_>) -> Outcome {
     let user = format!("{}:{}", submission.account, submission.password);
     call.arguments(&["--user", &user]);
     call.arguments(&["--login-options", &format!("AUTH={}", submission.mechanism)]);
+    if let Some(own) = submission.own {
+        call.arguments(&["--cert", &own.certificate, "--key", &own.key]);
+    }
     call.arguments(&["--mail-from", submission.reverse_path]);
     for recipient in submission.recipients {
         call.arguments(&["--mail-rcpt", recipient]);
@@ -117,7 +128,7 @@ pub(super) fn msmtp(submission: &Submission<'_>) -> Outcome {
 pub(super) fn msmtp_with(submission: &Submission<'_>, more: &[&str]) -> Outcome {
     let mut call = Call::new("msmtp");
     // A value may stand in quotes, and that is all the quoting there is.
-    let config = format!(
+    let mut config = format!(
         "account default\nhost localhost\nport {}\ndomain {CLIENT_NAME}\n\
          tls on\ntls_starttls {}\ntls_trust_file \"{}\"\n\
          auth {}\nuser \"{}\"\npassword \"{}\"\n\
@@ -132,6 +143,12 @@ pub(super) fn msmtp_with(submission: &Submission<'_>, more: &[&str]) -> Outcome 
         submission.account,
         submission.password,
     );
+    if let Some(own) = submission.own {
+        config += &format!(
+            "tls_cert_file \"{}\"\ntls_key_file \"{}\"\n",
+            own.certificate, own.key
+        );
+    }
     let file = call.write("msmtprc", config.as_bytes());
     call.arguments(&["--file", file.to_str().unwrap()]);
     call.arguments(more);
@@ -151,6 +168,12 @@ pub(super) fn gsasl(submission: &Submission<'_>) -> Outcome {
     if submission.mechanism == "SCRAM-SHA-256" {
         // Where it could bind, it does not log in unbound.
         call.arguments(&["--no-cb"]);
+    }
+    if let Some(own) = submission.own {
+        call.arguments(&[
+            &format!("--x509-cert-file={}", own.certificate),
+            &format!("--x509-key-file={}", own.key),
+        ]);
     }
     call.arguments(&["--authentication-id", submission.account]);
     call.arguments(&["--authorization-id", "", "--password", submission.password]);
@@ -198,6 +221,10 @@ fn s_nail(submission: &Submission<'_>) -> Outcome {
     call.arguments(&["-Sv15-compat", "-Stls-ca-no-defaults"]);
     if submission.listener == Listener::StartTls {
         call.arguments(&["-Ssmtp-use-starttls"]);
+    }
+    if let Some(own) = submission.own {
+        let pairs = format!("Certificate={},PrivateKey={}", own.certificate, own.key);
+        call.arguments(&[&format!("-Stls-config-pairs={pairs}")]);
     }
     call.arguments(&["-s", "hello"]);
     let (visible, hidden) = match submission.recipients {
@@ -263,6 +290,9 @@ pub(super) fn smtplib_with(submission: &Submission<'_>, more: Value) -> Outcome 
         "reverse_path": submission.reverse_path,
         "recipients": submission.recipients,
     });
+    if let Some(own) = submission.own {
+        job["own"] = json!([own.certificate, own.key]);
+    }
     for (name, value) in more.as_object().into_iter().flatten() {
         job[name] = value.clone();
     }

@@ -12,6 +12,8 @@ import sys
 
 def submit(job: dict, message: bytes) -> None:
     context = ssl.create_default_context(cafile=job["certificate"])
+    if "own" in job:
+        context.load_cert_chain(*job["own"])
     name, patience = job["client_name"], 60
     if job["listener"] == "implicit":
         client = smtplib.SMTP_SSL(
@@ -23,7 +25,11 @@ def submit(job: dict, message: bytes) -> None:
     with client:
         client.ehlo()
         client.user, client.password = job["account"], job["password"]
-        authenticate = {"PLAIN": client.auth_plain, "LOGIN": client.auth_login}
+        authenticate = {
+            "PLAIN": client.auth_plain,
+            "LOGIN": client.auth_login,
+            "EXTERNAL": lambda challenge=None: "",
+        }
         client.auth(job["mechanism"], authenticate[job["mechanism"]])
         of_mail, of_rcpt = job.get("mail_options", []), job.get("rcpt_options", [])
         if "chunk_size" in job:
