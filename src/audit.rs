@@ -76,6 +76,17 @@ macro_rules! refused {
     };
 }
 
+/// Writes a line that nobody wants to see for each of a proxy's looks at us.
+macro_rules! quiet_if {
+    ($quiet:expr, $($fields:tt)*) => {
+        if $quiet {
+            tracing::debug!($($fields)*)
+        } else {
+            tracing::info!($($fields)*)
+        }
+    };
+}
+
 impl Audit {
     /// Reports to the log and to these.
     pub fn new(observers: Vec<Observer>) -> Self {
@@ -276,13 +287,48 @@ impl Audit {
             scope.client.port(),
         );
         let client = client.as_str();
+        let proxy = scope.proxy.map(|proxy| proxy.to_string());
         match event {
             ServerEvent::Connected { listener } => {
                 let listener = listener.to_string();
-                tracing::info!(event = "connected", session, client, port, listener);
+                quiet_if!(
+                    scope.is_proxys_own(),
+                    event = "connected",
+                    session,
+                    client,
+                    port,
+                    listener,
+                    proxy
+                );
             }
             ServerEvent::ConnectionRefused { reason } => {
-                tracing::warn!(event = "refused", session, client, port, reason);
+                tracing::warn!(event = "refused", session, client, port, proxy, reason);
+            }
+            ServerEvent::ProxyRefused {
+                listener,
+                reason,
+                silent,
+            } => {
+                let listener = listener.to_string();
+                if *silent {
+                    tracing::debug!(
+                        event = "proxy.refused",
+                        session,
+                        client,
+                        port,
+                        listener,
+                        reason
+                    );
+                } else {
+                    tracing::warn!(
+                        event = "proxy.refused",
+                        session,
+                        client,
+                        port,
+                        listener,
+                        reason
+                    );
+                }
             }
             ServerEvent::TlsAccepted {
                 version,
@@ -314,14 +360,22 @@ impl Audit {
                 );
             }
             ServerEvent::TlsFailed { reason } => {
-                tracing::info!(event = "tls.failed", session, client, port, reason);
+                quiet_if!(
+                    scope.is_proxys_own(),
+                    event = "tls.failed",
+                    session,
+                    client,
+                    port,
+                    reason
+                );
             }
             ServerEvent::Closed {
                 reason,
                 messages,
                 seconds,
             } => {
-                tracing::info!(
+                quiet_if!(
+                    scope.is_proxys_own() && *messages == 0,
                     event = "closed",
                     session,
                     client,
@@ -545,6 +599,7 @@ mod tests {
         let scope = Scope {
             session: "s1".to_owned(),
             client: "[::ffff:203.0.113.7]:50123".parse().unwrap(),
+            proxy: None,
         };
         tracing::subscriber::with_default(subscriber, || report(&Audit::default(), &scope));
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()

@@ -15,6 +15,8 @@ use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use ipnet::IpNet;
+
 use self::quantity::{Bounds, Problem, Size, Wait};
 use self::reader::{Document, Located, Section};
 use crate::account::AccountSettings;
@@ -24,7 +26,7 @@ use crate::diagnostic::{Finding, nearest};
 use crate::policy::PolicySettings;
 use crate::queue::SpoolSettings;
 use crate::sasl::Mechanism;
-use crate::server::{Listen, ServerLimits, TlsStart};
+use crate::server::{Listen, Proxies, ServerLimits, TlsStart};
 use crate::session::Profile;
 use crate::smtp::address::Domain;
 use crate::smtp::extension::Extension;
@@ -45,6 +47,8 @@ pub struct Config {
     pub path: PathBuf,
     /// Where to listen, in the order of the file. Never empty, never twice the same.
     pub listen: Vec<Listen>,
+    /// Whose PROXY header is believed, for each listener with `proxy_protocol`. Never an empty list.
+    pub proxies: Proxies,
     /// What holds for every session.
     pub profile: Profile,
     /// What holds for the server as a whole.
@@ -154,7 +158,8 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let mut origins = Origins::default();
 
     let hostname = hostname(document);
-    let listen = listeners(document, &mut origins.listen);
+    let mut proxies = Proxies::new();
+    let listen = listeners(document, &mut origins.listen, &mut proxies);
     let certificates = certificates(document, &mut origins.certificates);
     let authorities = client_authorities(document, &mut origins.client_authorities);
 
@@ -284,6 +289,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     Config {
         path: path.to_owned(),
         listen,
+        proxies,
         profile: Profile {
             hostname,
             mechanisms,
@@ -395,7 +401,11 @@ fn hostname(document: &Document<'_>) -> String {
 }
 
 /// All `[[listen]]`, one [`Listen`] for each address.
-fn listeners(document: &Document<'_>, origins: &mut Vec<Origin>) -> Vec<Listen> {
+fn listeners(
+    document: &Document<'_>,
+    origins: &mut Vec<Origin>,
+    proxies: &mut Proxies,
+) -> Vec<Listen> {
     if document.lacks("listen") {
         document.report_whole(Finding::error("there is no [[listen]]").hint(
             "say where to listen: [[listen]] with address = [\"0.0.0.0:587\", \"[::]:587\"] and tls = \"starttls\"",
@@ -412,6 +422,7 @@ fn listeners(document: &Document<'_>, origins: &mut Vec<Origin>) -> Vec<Listen> 
                 ("implicit", TlsStart::Implicit),
             ],
         );
+        let believed = believed(document, &section);
         if !section.has("address") {
             section.report_missing("address", example);
         }
@@ -432,12 +443,75 @@ fn listeners(document: &Document<'_>, origins: &mut Vec<Origin>) -> Vec<Listen> 
                 section.report("address", span, problem);
                 continue;
             }
+            let new = Listen {
+                address,
+                tls,
+                proxy_protocol: believed.is_some(),
+            };
+            if let Some(networks) = &believed
+                && let Some(others) = proxies.insert(new, networks.clone())
+                && others != *networks
+            {
+                // Only port 0 can be there twice.
+                let text = format!("is there twice, with other `proxies`: \"{address}\"");
+                let problem = Problem::new(text, "write the same `proxies` for both");
+                section.report("address", span, problem);
+                continue;
+            }
             warn_of_unusual_start(document, address, tls, span.clone());
             origins.push(document.origin(span));
-            listen.push(Listen { address, tls });
+            listen.push(new);
         }
     }
     listen
+}
+
+/// Whose PROXY header a listener believes; `None` where there is none to believe.
+fn believed(document: &Document<'_>, section: &Section<'_>) -> Option<Vec<IpNet>> {
+    let example =
+        "name the proxies that connect here: proxies = [\"192.0.2.1\", \"2001:db8::/64\"]";
+    let proxy_protocol = section.flag("proxy_protocol", false);
+    let texts = match proxy_protocol {
+        true => section.texts("proxies", example),
+        false => section.texts_if_any("proxies", example),
+    };
+    let mut networks = Vec::new();
+    for Located { value, span } in texts {
+        let shown = value.escape_debug();
+        let network = match (value.parse::<IpNet>(), value.parse::<IpAddr>()) {
+            (Ok(network), _) => network.trunc(),
+            (_, Ok(address)) => address.to_canonical().into(),
+            _ => {
+                let text = format!("is neither a network nor an address: \"{shown}\"");
+                section.report("proxies", span, Problem::new(text, example));
+                continue;
+            }
+        };
+        if network.prefix_len() == 0 {
+            let text =
+                format!("`listen.proxies` lets everybody say where they come from: \"{shown}\"");
+            let hint = "name the proxies alone: an address that anybody can make up is no use to limits, `allow_from` and the log";
+            document.report(span, Finding::warning(text).hint(hint));
+        } else if value
+            .parse::<IpNet>()
+            .is_ok_and(|written| written != network)
+        {
+            let text =
+                format!("`listen.proxies` has \"{shown}\", which means the network {network}");
+            let hint = "write it so, or the one address without the slash";
+            document.report(span, Finding::warning(text).hint(hint));
+        }
+        networks.push(network);
+    }
+    if proxy_protocol && !section.has("proxies") {
+        section.report_missing("proxies", example);
+    }
+    if !proxy_protocol && !networks.is_empty() {
+        let hint = "add proxy_protocol = true, or remove `proxies`";
+        let finding = Finding::error("`listen.proxies` is of no use without `proxy_protocol`");
+        document.report(section.span(), finding.hint(hint));
+    }
+    proxy_protocol.then_some(networks)
 }
 
 fn parse_address(text: &str) -> Result<SocketAddr, Problem> {

@@ -199,7 +199,10 @@ impl Daemon {
 
     /// Where it listens, for the log.
     fn listening_words(&self) -> String {
-        let words = |listen: &Listen| format!("{}/{}", listen.address, listen.tls.name());
+        let words = |listen: &Listen| {
+            let proxy = if listen.proxy_protocol { "/proxy" } else { "" };
+            format!("{}/{}{proxy}", listen.address, listen.tls.name())
+        };
         let listening: Vec<_> = self.listening().iter().map(words).collect();
         listening.join(",")
     }
@@ -422,6 +425,7 @@ fn generation(
             ..config.profile.clone()
         }),
         limits: config.server,
+        proxies: config.proxies.clone(),
         tls: Arc::clone(tls),
         accounts: Arc::clone(accounts) as _,
         policy: Arc::new(Policy::new(config.policy.clone(), Arc::clone(limiter))),
@@ -465,8 +469,8 @@ fn bind_finding(
     error: &BindError,
     bound: &[Listener],
 ) -> Finding {
-    // A reload that changes how TLS begins on a port, or from one address to all: the old listener, which lives until
-    // the new one does, is in the way.
+    // A reload that changes how TLS begins on a port, whether PROXY headers do, or from one address to all: the old
+    // listener, which lives until the new one does, is in the way.
     let in_our_own_way = error.error.kind() == io::ErrorKind::AddrInUse
         && bound
             .iter()

@@ -14,6 +14,16 @@ pub struct Scope {
     pub session: String,
     /// The client's address and port.
     pub client: SocketAddr,
+    /// The proxy that brought it and said so, with the port there. The same as `client` where the proxy came on its own
+    /// account, or could not say for whom.
+    pub proxy: Option<SocketAddr>,
+}
+
+impl Scope {
+    /// Whether a proxy is all that we know to be at the other end.
+    pub fn is_proxys_own(&self) -> bool {
+        self.proxy == Some(self.client)
+    }
 }
 
 /// One thing that happened in a session. Text in it may come from a peer: whoever shows it escapes it.
@@ -140,6 +150,15 @@ pub enum ServerEvent {
     ConnectionRefused {
         /// Which bound was reached.
         reason: &'static str,
+    },
+    /// `proxy.refused`: closed without a word, since nobody knows who would hear it.
+    ProxyRefused {
+        /// Which of our addresses it came to.
+        listener: SocketAddr,
+        /// Why.
+        reason: String,
+        /// Whether nobody needs to hear of it, as when it left without an octet: some look whether the port is open.
+        silent: bool,
     },
     /// `tls.accepted`
     TlsAccepted {

@@ -10,6 +10,8 @@ pub const KEYS: &[&str] = &[
     "hostname",
     "listen.address",
     "listen.tls",
+    "listen.proxy_protocol",
+    "listen.proxies",
     "certificate.chain",
     "certificate.key",
     "client_ca.file",

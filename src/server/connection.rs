@@ -1,5 +1,5 @@
 //! One connection: the only loop that reads and writes a client's socket. It carries out the session's steps and
-//! decides nothing.
+//! decides nothing. Where a proxy brings the client, its PROXY header is read first.
 //!
 //! Replies are collected and written at once when the session waits, so a pipelined batch costs one write
 //! (RFC 2920 section 3.2). Octets are read onto the stack and handed to the session, so an idle connection holds no
@@ -19,7 +19,8 @@ use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use super::{Generation, Place, Services, TlsStart};
+use super::proxy::{self, HEADER_BYTES_MAX, HeaderError, Progress, Source};
+use super::{Generation, Listen, NoRoom, Place, Services, TlsStart};
 use crate::clock::Now;
 use crate::decision::{Account, Question, Refusal, Verdict};
 use crate::event::{Scope, ServerEvent};
@@ -38,13 +39,18 @@ const UNSENT_BYTES_MAX: usize = 16 << 10;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 256 << 10;
 
+/// How long a proxy may take to say whose connection it is. It does so at once; the time is for segments that are lost
+/// and sent again, for which the specification wants 3 seconds at least.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
+
 /// One client's connection.
 pub(super) struct Connection {
     transport: Transport,
     scope: Scope,
-    tls_start: TlsStart,
-    /// Who has none is turned away with 421.
-    place: Option<Place>,
+    /// Where it came in, with the real port.
+    listen: Listen,
+    /// Who has no place is turned away with 421.
+    admission: Result<Place, NoRoom>,
     services: Arc<Services>,
     generation: Arc<Generation>,
     /// Replies that are not yet written.
@@ -62,12 +68,34 @@ enum Heard {
     StopNow,
 }
 
+/// Why nobody knows whose connection it is.
+struct Stranger {
+    reason: String,
+    /// Whether nobody needs to hear of it.
+    silent: bool,
+}
+
+impl Stranger {
+    fn because(reason: &str) -> Self {
+        Self {
+            reason: reason.to_owned(),
+            silent: false,
+        }
+    }
+}
+
+impl From<HeaderError> for Stranger {
+    fn from(error: HeaderError) -> Self {
+        Self::because(&error.to_string())
+    }
+}
+
 impl Connection {
     pub(super) fn new(
         stream: TcpStream,
         scope: Scope,
-        tls_start: TlsStart,
-        place: Option<Place>,
+        listen: Listen,
+        admission: Result<Place, NoRoom>,
         services: Arc<Services>,
         generation: Arc<Generation>,
     ) -> Self {
@@ -75,14 +103,24 @@ impl Connection {
         Self {
             transport,
             scope,
-            tls_start,
-            place,
+            listen,
+            admission,
             services,
             generation,
             unsent: Vec::new(),
             draft: None,
             undelivered: None,
         }
+    }
+
+    /// Says in the log that the client is in, or why not.
+    pub(super) fn announce(&self) {
+        let listener = self.listen.address;
+        let event = match &self.admission {
+            Ok(_) => ServerEvent::Connected { listener },
+            Err(NoRoom { reason, .. }) => ServerEvent::ConnectionRefused { reason },
+        };
+        self.services.audit.server(&self.scope, &event);
     }
 
     /// Serves the client to the end.
@@ -92,20 +130,23 @@ impl Connection {
             // Without it each STARTTLS session loses 40 ms to a delayed acknowledgement.
             let _ = stream.set_nodelay(true);
         }
+        if self.listen.proxy_protocol && !Box::pin(self.introduce()).await {
+            return;
+        }
         let mut link = Link {
             client: self.scope.client,
             tls: None,
         };
-        if self.tls_start == TlsStart::Implicit {
+        if self.listen.tls == TlsStart::Implicit {
             match Box::pin(self.handshake()).await {
                 Some(facts) => link.tls = Some(facts),
                 None => return self.closed("TLS handshake failed", 0, begun),
             }
         }
         let profile = Arc::clone(&self.generation.profile);
-        let mut session = match self.place {
-            Some(_) => Session::new(profile, link, begun),
-            None => Session::turn_away(profile, link, Reply::too_many_connections(), begun),
+        let mut session = match self.admission {
+            Ok(_) => Session::new(profile, link, begun),
+            Err(_) => Session::turn_away(profile, link, Reply::too_many_connections(), begun),
         };
         let reason = match self.serve(&mut session).await {
             Ok(reason) => reason,
@@ -125,8 +166,8 @@ impl Connection {
     }
 
     /// The place is free before the log says that the connection is closed: whoever reads it there can come in.
-    fn closed(mut self, reason: &'static str, messages: u64, begun: Now) {
-        if let Some(place) = self.place.take() {
+    fn closed(self, reason: &'static str, messages: u64, begun: Now) {
+        if let Ok(place) = self.admission {
             drop(place);
             let seconds = Now::read()
                 .instant
@@ -140,6 +181,81 @@ impl Connection {
                     seconds,
                 },
             );
+        }
+    }
+
+    /// Learns from the proxy whose connection it is, and lets that client in or turns it away. False if the connection
+    /// ends here, which is reported.
+    async fn introduce(&mut self) -> bool {
+        let source = match self.read_header().await {
+            Ok(source) => source,
+            Err(Stranger { reason, silent }) => {
+                let refused = ServerEvent::ProxyRefused {
+                    listener: self.listen.address,
+                    reason,
+                    silent,
+                };
+                self.services.audit.server(&self.scope, &refused);
+                return false;
+            }
+        };
+        self.scope.proxy = Some(self.scope.client);
+        if let Source::Client(client) = source {
+            self.scope.client = client;
+            let limits = &self.generation.limits;
+            if let Ok(place) = &mut self.admission
+                && let Err(full) = self.services.doors.name(place, client.ip(), limits)
+            {
+                self.admission = Err(full);
+            }
+        }
+        self.announce();
+        !matches!(self.admission, Err(NoRoom { refusal: None, .. }))
+    }
+
+    /// Takes the PROXY header from the socket, and not one octet more: what follows is for TLS or for the session.
+    async fn read_header(&mut self) -> Result<Source, Stranger> {
+        let Transport::Plain(stream) = &mut self.transport else {
+            return Err(Stranger::because("connection lost"));
+        };
+        let mut octets = [0; HEADER_BYTES_MAX];
+        let mut taken = 0;
+        let read = async {
+            loop {
+                let seen = match stream.peek(&mut octets[taken..]).await {
+                    Ok(seen) if seen > 0 => seen,
+                    Ok(_) | Err(_) => {
+                        return Err(Stranger {
+                            silent: taken == 0,
+                            ..Stranger::because("connection ended before its PROXY header")
+                        });
+                    }
+                };
+                let (more, source) = match proxy::parse(&octets[..taken + seen])? {
+                    Progress::Part => (seen, None),
+                    Progress::Whole { source, length } => (length - taken, Some(source)),
+                };
+                // They are there already.
+                let taking = stream.read_exact(&mut octets[taken..taken + more]);
+                taking.await.map_err(|_| Stranger {
+                    silent: taken == 0,
+                    ..Stranger::because("connection lost")
+                })?;
+                taken += more;
+                if let Some(source) = source {
+                    return Ok(source);
+                }
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.services.stopping.cancelled() => Err(Stranger {
+                silent: true,
+                ..Stranger::because("the server stops")
+            }),
+            source = timeout(HEADER_TIMEOUT, read) => {
+                source.unwrap_or_else(|_| Err(Stranger::because("PROXY header took too long")))
+            }
         }
     }
 

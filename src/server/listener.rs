@@ -1,7 +1,7 @@
 //! Listening: binding addresses, and accepting within bounds.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
-use super::{Listen, NoRoom, Services};
+use super::{Listen, NoRoom, Proxies, Services};
 use crate::event::{Scope, ServerEvent};
 
 /// How many connections may wait to be accepted.
@@ -84,16 +84,12 @@ impl Listener {
 
     /// Accepts connections from now on, until the listener is dropped.
     pub fn start(&self, services: &Arc<Services>) {
-        let (socket, closing, listen) =
-            (Arc::clone(&self.socket), self.closing.clone(), self.listen);
-        let listen = Listen {
-            address: self.local,
-            ..listen
-        };
+        let (socket, closing) = (Arc::clone(&self.socket), self.closing.clone());
+        let (listen, local) = (self.listen, self.local);
         let for_tasks = Arc::clone(services);
         services.tasks.spawn(async move {
             closing
-                .run_until_cancelled(accept_loop(&socket, listen, &for_tasks))
+                .run_until_cancelled(accept_loop(&socket, listen, local, &for_tasks))
                 .await;
         });
     }
@@ -122,18 +118,23 @@ fn bind_socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     Ok(socket.into())
 }
 
-async fn accept_loop(socket: &TcpListener, listen: Listen, services: &Arc<Services>) {
+async fn accept_loop(
+    socket: &TcpListener,
+    listen: Listen,
+    local: SocketAddr,
+    services: &Arc<Services>,
+) {
     let mut pause = ACCEPT_PAUSE_MIN;
     loop {
         match socket.accept().await {
             Ok((stream, client)) => {
                 pause = ACCEPT_PAUSE_MIN;
-                admit(stream, client, listen, services);
+                admit(stream, client, listen, local, services);
             }
             // The client gave up before we came to it; that says nothing about the next one.
             Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
             Err(error) => {
-                let (listener, pause_ms) = (listen.address.to_string(), pause.as_millis() as u64);
+                let (listener, pause_ms) = (local.to_string(), pause.as_millis() as u64);
                 tracing::warn!(
                     event = "accept.failed",
                     listener,
@@ -147,39 +148,50 @@ async fn accept_loop(socket: &TcpListener, listen: Listen, services: &Arc<Servic
     }
 }
 
-fn admit(stream: TcpStream, client: SocketAddr, listen: Listen, services: &Arc<Services>) {
+fn admit(
+    stream: TcpStream,
+    peer: SocketAddr,
+    listen: Listen,
+    local: SocketAddr,
+    services: &Arc<Services>,
+) {
     let generation = services.generation.load_full();
     let scope = Scope {
         session: session_name(),
-        client,
+        client: peer,
+        proxy: None,
     };
-    let admission = services.doors.admit(client.ip(), &generation.limits);
-    let connection = |place| {
-        let (scope, services) = (scope.clone(), Arc::clone(services));
-        Connection::new(stream, scope, listen.tls, place, services, generation)
-    };
-    match admission {
-        Ok(place) => {
-            services.audit.server(
-                &scope,
-                &ServerEvent::Connected {
-                    listener: listen.address,
-                },
-            );
-            services.tasks.spawn(connection(Some(place)).run());
-        }
-        Err(NoRoom { reason, refusal }) => {
-            services
-                .audit
-                .server(&scope, &ServerEvent::ConnectionRefused { reason });
-            let Some(refusal) = refusal else { return };
-            let connection = connection(None);
-            services.tasks.spawn(async move {
-                connection.run().await;
-                drop(refusal);
-            });
-        }
+    if listen.proxy_protocol && !believes(&generation.proxies, listen, peer.ip()) {
+        let refused = ServerEvent::ProxyRefused {
+            listener: local,
+            reason: "address not in proxies".to_owned(),
+            silent: false,
+        };
+        return services.audit.server(&scope, &refused);
     }
+    let known = (!listen.proxy_protocol).then_some(peer.ip());
+    let admission = services.doors.admit(known, &generation.limits);
+    let is_heard = !matches!(admission, Err(NoRoom { refusal: None, .. }));
+    let listen = Listen {
+        address: local,
+        ..listen
+    };
+    let for_task = Arc::clone(services);
+    let connection = Connection::new(stream, scope, listen, admission, for_task, generation);
+    // Behind a proxy it is announced under its own name, once that is known.
+    if known.is_some() || !is_heard {
+        connection.announce();
+    }
+    if is_heard {
+        services.tasks.spawn(connection.run());
+    }
+}
+
+/// Whether it is for `peer` to say whose connection it is.
+fn believes(proxies: &Proxies, listen: Listen, peer: IpAddr) -> bool {
+    let peer = peer.to_canonical();
+    let mut networks = proxies.get(&listen).into_iter().flatten();
+    networks.any(|network| network.contains(&peer))
 }
 
 /// A short name for a connection: random, so that it means nothing, and long enough to be found again in a log.

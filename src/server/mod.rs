@@ -6,10 +6,11 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use ipnet::IpNet;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -25,6 +26,7 @@ use crate::tls::Tls;
 mod connection;
 mod control;
 mod listener;
+pub mod proxy;
 
 pub use control::{Asked, ControlSocket};
 pub use listener::{BindError, Listener};
@@ -55,7 +57,13 @@ pub struct Listen {
     pub address: SocketAddr,
     /// How TLS begins there.
     pub tls: TlsStart,
+    /// Whether each connection begins with a PROXY header, and comes from one of the [`Proxies`].
+    pub proxy_protocol: bool,
 }
+
+/// For each listener with `proxy_protocol`, the networks of those whose PROXY header is believed. A listener that has
+/// none here believes nobody.
+pub type Proxies = HashMap<Listen, Vec<IpNet>>;
 
 /// The bounds of the server as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,6 +96,8 @@ pub struct Generation {
     pub profile: Arc<Profile>,
     /// Bounds of the server.
     pub limits: ServerLimits,
+    /// Whose PROXY header is believed.
+    pub proxies: Proxies,
     /// Certificates.
     pub tls: Arc<Tls>,
     /// Who may log in.
@@ -182,48 +192,80 @@ struct NoRoom {
 }
 
 impl Doors {
-    /// Lets a connection in; its place is free again when it is dropped.
-    fn admit(&self, address: IpAddr, limits: &ServerLimits) -> Result<Place, NoRoom> {
-        let key = limit_key(address);
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
-        let from_address = inside.by_address.get(&key).copied().unwrap_or(0);
-        let reason = if inside.total >= limits.connections {
-            "limits.connections"
-        } else if from_address >= limits.connections_per_address {
-            "limits.connections_per_address"
+    /// Lets a connection in; its place is free again when it is dropped. Without an address, as long as a proxy has not
+    /// said whose it is, it counts in the total alone.
+    fn admit(&self, address: Option<IpAddr>, limits: &ServerLimits) -> Result<Place, NoRoom> {
+        let key = address.map(limit_key);
+        let mut inside = lock(&self.inside);
+        let full = if inside.total >= limits.connections {
+            Err("limits.connections")
         } else {
-            inside.total += 1;
-            *inside.by_address.entry(key).or_default() += 1;
-            return Ok(Place {
-                inside: Arc::clone(&self.inside),
-                key,
-            });
+            key.map_or(Ok(()), |key| inside.count_for(key, limits))
         };
-        Err(NoRoom {
-            reason,
-            refusal: Arc::clone(&self.refusals).try_acquire_owned().ok(),
+        full.map_err(|reason| self.no_room(reason))?;
+        inside.total += 1;
+        Ok(Place {
+            inside: Arc::clone(&self.inside),
+            key,
         })
     }
 
-    fn count(&self) -> usize {
-        self.inside
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .total
+    /// Counts a place for its client, too. If there is no room for one more of this client, the place stays as it is.
+    fn name(
+        &self,
+        place: &mut Place,
+        address: IpAddr,
+        limits: &ServerLimits,
+    ) -> Result<(), NoRoom> {
+        let key = limit_key(address);
+        lock(&self.inside)
+            .count_for(key, limits)
+            .map_err(|reason| self.no_room(reason))?;
+        place.key = Some(key);
+        Ok(())
     }
+
+    fn no_room(&self, reason: &'static str) -> NoRoom {
+        NoRoom {
+            reason,
+            refusal: Arc::clone(&self.refusals).try_acquire_owned().ok(),
+        }
+    }
+
+    fn count(&self) -> usize {
+        lock(&self.inside).total
+    }
+}
+
+impl Inside {
+    fn count_for(&mut self, key: IpAddr, limits: &ServerLimits) -> Result<(), &'static str> {
+        let from_address = self.by_address.get(&key).copied().unwrap_or(0);
+        if from_address >= limits.connections_per_address {
+            return Err("limits.connections_per_address");
+        }
+        self.by_address.insert(key, from_address + 1);
+        Ok(())
+    }
+}
+
+fn lock(inside: &Mutex<Inside>) -> MutexGuard<'_, Inside> {
+    inside.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// One connection's place inside.
 struct Place {
     inside: Arc<Mutex<Inside>>,
-    key: IpAddr,
+    /// The address that it counts for, if any.
+    key: Option<IpAddr>,
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut inside = self.inside.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut inside = lock(&self.inside);
         inside.total -= 1;
-        if let Entry::Occupied(mut entry) = inside.by_address.entry(self.key) {
+        if let Some(key) = self.key
+            && let Entry::Occupied(mut entry) = inside.by_address.entry(key)
+        {
             *entry.get_mut() -= 1;
             if *entry.get() == 0 {
                 entry.remove();
@@ -238,8 +280,46 @@ mod tests {
 
     fn enter(doors: &Doors, address: &str, limits: &ServerLimits) -> Result<Place, &'static str> {
         doors
-            .admit(address.parse().unwrap(), limits)
+            .admit(Some(address.parse().unwrap()), limits)
             .map_err(|no_room| no_room.reason)
+    }
+
+    #[test]
+    fn a_place_is_counted_for_its_client_when_it_has_a_name() {
+        let doors = Doors::default();
+        let limits = ServerLimits {
+            connections: 4,
+            connections_per_address: 1,
+            ..ServerLimits::default()
+        };
+        let unnamed = || doors.admit(None, &limits).map_err(|_| ()).unwrap();
+        let name = |place: &mut Place, address: &str| {
+            doors
+                .name(place, address.parse().unwrap(), &limits)
+                .map_err(|no_room| no_room.reason)
+        };
+        let mut places = [unnamed(), unnamed(), unnamed()];
+        assert_eq!(name(&mut places[0], "192.0.2.1"), Ok(()));
+        let full = Err("limits.connections_per_address");
+        assert_eq!(name(&mut places[1], "::ffff:192.0.2.1"), full);
+        // It counts for nobody, and its end is nobody's.
+        let [first, second, _third] = places;
+        drop(second);
+        let mut second = unnamed();
+        assert_eq!(name(&mut second, "192.0.2.1"), full);
+        assert_eq!(
+            enter(&doors, "192.0.2.1", &limits).err(),
+            full.err(),
+            "whatever the way in"
+        );
+        drop(first);
+        assert_eq!(name(&mut second, "192.0.2.1"), Ok(()));
+        let _others = [unnamed(), unnamed()];
+        assert_eq!(
+            doors.admit(None, &limits).err().map(|full| full.reason),
+            Some("limits.connections")
+        );
+        assert_eq!(doors.count(), 4);
     }
 
     #[test]
@@ -276,7 +356,7 @@ mod tests {
         };
         let refusal = || {
             doors
-                .admit("192.0.2.1".parse().unwrap(), &limits)
+                .admit("192.0.2.1".parse().ok(), &limits)
                 .err()
                 .and_then(|no_room| no_room.refusal)
         };

@@ -13,7 +13,7 @@ mod checks;
 type Check = fn(&[u8]);
 
 /// The name of a target, what it checks, and how many inputs it gets here: cheap ones get more.
-const TARGETS: [(&str, Check, u32); 14] = [
+const TARGETS: [(&str, Check, u32); 15] = [
     ("accounts", checks::check_accounts, 500),
     ("address", checks::check_address, 3000),
     ("author", checks::check_author, 3000),
@@ -24,6 +24,7 @@ const TARGETS: [(&str, Check, u32); 14] = [
     ("hash", checks::check_hash, 3000),
     ("header", checks::check_header, 2000),
     ("parameters", checks::check_parameters, 3000),
+    ("proxy", checks::check_proxy, 3000),
     ("reply", checks::check_reply, 1000),
     ("sasl", checks::check_sasl, 2000),
     ("scram", checks::check_scram, 2000),

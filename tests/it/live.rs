@@ -16,6 +16,8 @@ mod load;
 mod log;
 mod logins;
 mod mounts;
+mod proxied;
+mod proxy_programs;
 mod reload;
 mod repetition;
 mod secrets;

@@ -18,7 +18,7 @@ use gatepost::policy::{Limiter, Policy, PolicySettings};
 use gatepost::queue::{Spool, SpoolSettings};
 use gatepost::sasl::external::Certificate;
 use gatepost::sasl::scram::{Keys, Offer, Verifier};
-use gatepost::server::{Generation, Listen, Listener, ServerLimits, Services, TlsStart};
+use gatepost::server::{Generation, Listen, Listener, Proxies, ServerLimits, Services, TlsStart};
 use gatepost::session::Profile;
 use gatepost::tls::client::ClientCertificates;
 use gatepost::tls::{MinimumVersion, Tls, TlsSettings};
@@ -313,6 +313,7 @@ impl Server {
         let generation = Generation {
             profile: Arc::new(profile),
             limits,
+            proxies: Proxies::default(),
             tls: Arc::new(tls),
             accounts: Arc::new(FixedAccounts::new()),
             policy: Arc::new(policy(directory.path())),
@@ -322,6 +323,7 @@ impl Server {
             Listener::bind(Listen {
                 address: "127.0.0.1:0".parse().unwrap(),
                 tls,
+                proxy_protocol: false,
             })
             .unwrap()
         };

@@ -246,6 +246,7 @@ fn the_log_looks_as_documented() {
     let scope = |session: &str, client: &str| Scope {
         session: session.to_owned(),
         client: client.parse().unwrap(),
+        proxy: None,
     };
     let laptop = scope("7f3a9c0d51e2", "203.0.113.7:50123");
     let alice = || "alice@example.org".to_owned();

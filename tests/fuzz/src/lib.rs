@@ -31,10 +31,12 @@ use gatepost::smtp::reply::Reply;
 
 mod bdat;
 mod parameters;
+mod proxy;
 mod session;
 
 pub use bdat::check_bdat;
 pub use parameters::check_parameters;
+pub use proxy::check_proxy;
 pub use session::check_session;
 
 /// Reads decisions off the front of an input. An input that is used up goes on as zeros.

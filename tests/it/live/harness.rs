@@ -47,6 +47,8 @@ pub(super) struct World {
 pub(super) struct Settings {
     pub(super) hostname: &'static str,
     pub(super) listen: Vec<(String, &'static str)>,
+    /// More lines for every listener, each with its end.
+    pub(super) listeners: &'static str,
     pub(super) tls: &'static str,
     pub(super) auth: &'static str,
     pub(super) queue: &'static str,
@@ -65,6 +67,7 @@ impl Default for Settings {
                 ("127.0.0.1:0".to_owned(), "starttls"),
                 ("127.0.0.1:0".to_owned(), "implicit"),
             ],
+            listeners: "",
             tls: "",
             auth: "",
             queue: "minimum_free = \"1MiB\"",
@@ -111,6 +114,7 @@ impl World {
         let Settings {
             hostname,
             listen,
+            listeners,
             tls,
             auth,
             queue,
@@ -123,7 +127,7 @@ impl World {
         for (address, start) in listen {
             write!(
                 text,
-                "[[listen]]\naddress = \"{address}\"\ntls = \"{start}\"\n"
+                "[[listen]]\naddress = \"{address}\"\ntls = \"{start}\"\n{listeners}"
             )
             .unwrap();
         }
@@ -349,6 +353,7 @@ fn parse_listeners(list: &str) -> Vec<(SocketAddr, TlsStart)> {
     list.split(',')
         .map(|listener| {
             let (address, name) = listener.split_once('/').unwrap();
+            let name = name.trim_end_matches("/proxy");
             let start = DOORS.into_iter().find(|door| door.name() == name).unwrap();
             (address.parse().unwrap(), start)
         })
@@ -514,11 +519,27 @@ impl Client {
         Self::try_connect(address, Arc::clone(&daemon.trusted)).unwrap()
     }
 
+    /// From another address of this machine.
+    pub(super) fn connect_from(daemon: &Daemon, from: IpAddr, to: SocketAddr) -> Self {
+        let socket = socket2::Socket::new(
+            socket2::Domain::for_address(to),
+            socket2::Type::STREAM,
+            None,
+        )
+        .unwrap();
+        socket.bind(&SocketAddr::new(from, 0).into()).unwrap();
+        socket.connect(&to.into()).unwrap();
+        Self::over(socket.into(), Arc::clone(&daemon.trusted)).unwrap()
+    }
+
     pub(super) fn try_connect(
         address: SocketAddr,
         trusted: Arc<ClientConfig>,
     ) -> std::io::Result<Self> {
-        let stream = TcpStream::connect(address)?;
+        Self::over(TcpStream::connect(address)?, trusted)
+    }
+
+    fn over(stream: TcpStream, trusted: Arc<ClientConfig>) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
@@ -533,23 +554,34 @@ impl Client {
     /// As far as the first greeting, which is the result too.
     pub(super) fn greeted(daemon: &Daemon, door: TlsStart) -> (Self, String) {
         let mut client = Self::connect(daemon, door);
-        if door == TlsStart::Implicit {
-            client.handshake();
-        }
-        let greeting = client.reply();
+        let greeting = client.greeting(door);
         (client, greeting)
+    }
+
+    /// Waits for the greeting.
+    pub(super) fn greeting(&mut self, door: TlsStart) -> String {
+        if door == TlsStart::Implicit {
+            self.handshake();
+        }
+        self.reply()
     }
 
     /// As far as EHLO under TLS.
     pub(super) fn secured(daemon: &Daemon, door: TlsStart) -> Self {
-        let (mut client, greeting) = Self::greeted(daemon, door);
+        let mut client = Self::connect(daemon, door);
+        client.secure(door);
+        client
+    }
+
+    /// From the connection on as far as EHLO under TLS.
+    pub(super) fn secure(&mut self, door: TlsStart) {
+        let greeting = self.greeting(door);
         assert!(greeting.starts_with("220 "), "{greeting}");
         if door == TlsStart::StartTls {
-            client.expect("EHLO client.example.org", "250 ");
-            client.start_tls();
+            self.expect("EHLO client.example.org", "250 ");
+            self.start_tls();
         }
-        client.expect("EHLO client.example.org", "250 ");
-        client
+        self.expect("EHLO client.example.org", "250 ");
     }
 
     /// As far as the login of [`ALICE`].
@@ -570,6 +602,11 @@ impl Client {
     /// Our end of the connection, by which the log knows us.
     pub(super) fn port(&self) -> u16 {
         self.local.port()
+    }
+
+    /// Our end of the connection, as the log writes addresses.
+    pub(super) fn local(&self) -> String {
+        self.local.to_string()
     }
 
     /// Whether an event is about this client.
@@ -634,6 +671,14 @@ impl Client {
         }?;
         self.unread.extend_from_slice(&space[..count]);
         Ok(count)
+    }
+
+    /// So many octets.
+    pub(super) fn octets(&mut self, count: usize) -> Vec<u8> {
+        while self.unread.len() < count {
+            assert!(self.read_some().unwrap() > 0, "closed");
+        }
+        self.unread.drain(..count).collect()
     }
 
     /// One line, without its end.
