@@ -194,7 +194,15 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let upgrade_hashes = section.flag("upgrade_hashes", false);
 
     let section = document.section("extensions");
-    let extensions = extensions(&section);
+    let mut extensions = extensions(&section);
+    let future_release_max = section.duration_or_off(
+        "future_release_max",
+        Some(profile.future_release_max),
+        FUTURE_RELEASE,
+    );
+    if future_release_max.is_none() {
+        extensions.retain(|extension| *extension != Extension::FutureRelease);
+    }
     let deliver_by_min =
         section.duration_or_off("deliver_by_minimum", Some(DELIVER_BY_MINIMUM), TIMEOUT);
     let priority_max = section.count("priority_max", profile.priority_max, PRIORITY);
@@ -294,7 +302,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             hostname,
             mechanisms,
             extensions,
-            future_release_max: profile.future_release_max,
+            future_release_max: future_release_max.unwrap_or(profile.future_release_max),
             deliver_by_min,
             priority_max,
             message_bytes_max,
@@ -752,6 +760,11 @@ const TIMEOUT: Bounds<Wait> = Bounds::new(
 const DUPLICATE_WINDOW_BOUNDS: Bounds<Wait> = Bounds::new(
     Wait(Duration::from_secs(1)),
     Wait(Duration::from_secs(86_400)),
+);
+/// RFC 4865 section 3 has nine digits for the seconds; nobody plans for longer than this.
+const FUTURE_RELEASE: Bounds<Wait> = Bounds::new(
+    Wait(Duration::from_secs(1)),
+    Wait(Duration::from_secs(3650 * 86_400)),
 );
 const MESSAGE_SIZE: Bounds<Size> = Bounds::new(Size(64 << 10), Size(1 << 40))
     .because("RFC 5321 section 4.5.3.1.7 wants room for 64 KiB at least");

@@ -20,6 +20,7 @@ use sd_notify::NotifyState;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 use tokio::time::MissedTickBehavior;
 
 use crate::account::Accounts;
@@ -34,7 +35,7 @@ use crate::diagnostic::{Finding, Severity};
 use crate::message::token::TraceKey;
 use crate::policy::limit::LIMITS_FILE;
 use crate::policy::{Limiter, Policy};
-use crate::queue::{Recovered, Spool, SpoolEvent};
+use crate::queue::{Recovered, Released, Spool, SpoolEvent};
 use crate::server::{Asked, BindError, ControlSocket, Generation, Listen, Listener, Services};
 use crate::session::Profile;
 use crate::tls::Tls;
@@ -118,6 +119,8 @@ struct Daemon {
     started: Timestamp,
     /// Takes the operator's requests for as long as it is there.
     control: Option<ControlSocket>,
+    /// Messages that are being released.
+    releasing: Option<JoinHandle<()>>,
 }
 
 impl Daemon {
@@ -178,6 +181,7 @@ impl Daemon {
             certificates_checked: now.instant,
             started: now.wall,
             control,
+            releasing: None,
         };
         warn_all(&warnings);
         report_recovery(&recovered);
@@ -297,10 +301,12 @@ impl Daemon {
         Ok(())
     }
 
-    /// Once a second: looks whether files have changed, and now and then saves the limits and looks at certificates.
+    /// Once a second: looks whether files have changed and whether the time of held messages has come, and now and then
+    /// saves the limits and looks at certificates.
     async fn tick(&mut self) {
         self.ticks += 1;
         report_queue(&self.services.spool);
+        self.release_due();
         let changed = self.watch.changed().await;
         if changed.contains(&self.config.accounts.file) {
             self.reload_accounts().await;
@@ -321,6 +327,25 @@ impl Daemon {
             self.certificates_checked = now.instant;
             self.warn_about_certificates(now);
         }
+    }
+
+    /// Begins to release messages whose time has come; one round at a time, beside everything else.
+    fn release_due(&mut self) {
+        let is_busy = self
+            .releasing
+            .as_ref()
+            .is_some_and(|round| !round.is_finished());
+        let now = Now::read().wall;
+        if is_busy || !self.services.spool.is_release_due(now) {
+            return;
+        }
+        let spool = self.services.spool.clone();
+        let round = move || {
+            for released in spool.release_due(now) {
+                report_released(&released);
+            }
+        };
+        self.releasing = Some(tokio::task::spawn_blocking(round));
     }
 
     async fn save(&self) {
@@ -385,6 +410,10 @@ impl Daemon {
         drop(self.listeners);
         drop(self.control);
         self.services.stop().await;
+        if let Some(round) = self.releasing {
+            // A panic has been reported by the runtime.
+            let _ = round.await;
+        }
         let services = Arc::clone(&self.services);
         blocking(move || services.spool.close()).await;
         report_queue(&self.services.spool);
@@ -511,6 +540,17 @@ fn report_queue(spool: &Spool) {
             SpoolEvent::Recovered { part } => tracing::warn!(event = "queue.recovered", part),
         }
     }
+}
+
+fn report_released(released: &Released) {
+    tracing::info!(
+        event = "message.released",
+        account = released.account,
+        id = released.id.as_str(),
+        from = released.from,
+        reason = released.reason.as_str(),
+        until = rfc3339_milliseconds(released.until),
+    );
 }
 
 fn reload_failed(what: &str, findings: &[Finding]) {

@@ -116,13 +116,21 @@ pub struct Envelope {
     /// AUTH= of RFC 4954 section 5, decoded: who is said to have first submitted it; `<>` if that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<String>,
-    /// HOLDFOR= or HOLDUNTIL= of RFC 4865: the message is not to be sent before.
+    /// HOLDFOR= or HOLDUNTIL= of RFC 4865: the message was not to be sent before.
     #[serde(
         default,
         skip_serializing_if = "Option::is_none",
         with = "milliseconds_or_none"
     )]
     pub release_at: Option<Timestamp>,
+    /// What was asked for, as a report about the message repeats it: `for;` and seconds, or `until;` and a time (RFC 4865,
+    /// the field Future-Release-Request).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub release_request: Option<String>,
+    /// Why the message is withheld, and until when. One with this is put into `hold/` when it is accepted. It says
+    /// nothing once the message is in `ready/`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold: Option<Hold>,
     /// BY= of RFC 2852: by when it is to be delivered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deliver_by: Option<DeliverBy>,
@@ -162,6 +170,8 @@ impl Envelope {
             smtputf8: false,
             auth: None,
             release_at: None,
+            release_request: None,
+            hold: None,
             deliver_by: None,
             priority: None,
             require_tls: false,
@@ -241,6 +251,44 @@ impl Notify {
             Self::Success => "SUCCESS",
             Self::Failure => "FAILURE",
             Self::Delay => "DELAY",
+        }
+    }
+}
+
+/// Why a message is withheld, and until when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Hold {
+    /// Why.
+    pub reason: HoldReason,
+    /// When it goes on its way by itself; `None`: not before somebody lets it.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        with = "milliseconds_or_none"
+    )]
+    pub until: Option<Timestamp>,
+}
+
+/// Why a message is withheld.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HoldReason {
+    /// Its sender wanted it so (RFC 4865).
+    FutureRelease,
+    /// The operator wants it so.
+    Operator,
+    /// Something that another version of gatepost knows.
+    #[serde(other)]
+    Other,
+}
+
+impl HoldReason {
+    /// The word that the envelope and the log have for it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::FutureRelease => "future-release",
+            Self::Operator => "operator",
+            Self::Other => "other",
         }
     }
 }
@@ -472,6 +520,11 @@ mod tests {
             ret: Some(Return::Headers),
             envid: Some("QQ314159".to_owned()),
             release_at: Some("2026-11-22T08:00:00Z".parse().unwrap()),
+            release_request: Some("for;81000".to_owned()),
+            hold: Some(Hold {
+                reason: HoldReason::FutureRelease,
+                until: Some("2026-11-22T08:00:00Z".parse().unwrap()),
+            }),
             deliver_by: Some(DeliverBy {
                 at: "2026-11-22T09:00:00.5Z".parse().unwrap(),
                 mode: DeliverByMode::Return,

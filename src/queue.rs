@@ -19,11 +19,13 @@
 //! S3   -     +       -     -      left by a crash within a commit, before its 250    removes the .json, reports
 //! H1   -     -       +     -      being removed from hold; litter later              removes the .eml
 //! H2   -     -       +     +      held                                               keeps it
-//! H3   -     -       -     +      held, and somebody took its .eml away              reports
+//! H3   -     -       -     +      held, and somebody took its .eml away; or like S3  reports; or like S3
 //! M1   +     -       -     +      between ready and hold, either way                 moves the .eml to hold
 //! M2   -     +       +     -      nothing of ours leaves this                        moves the .json to hold, reports
 //!      any other combination      nothing of ours leaves this                        reports
 //! ```
+//!
+//! H3 is like S3 where the envelope says that the message was accepted into `hold/` (see there, at the end).
 //!
 //! A `.json` that cannot be read is never deleted, whatever its row says; it is reported. So are files that are not
 //! ours.
@@ -139,6 +141,39 @@
 //! a crash from reordering the two moves, which would give M2 or S3 and in the end a message without content. Moves
 //! and recovery exclude each other by `moves.lock`, since recovery would take half of a live move for litter.
 
+//!
+//! # Messages that are accepted into hold
+//!
+//! A message whose envelope has a field `hold` is withheld from the beginning: its sender wants it sent later, or a rule
+//! wants it looked at first. It takes the same way as any other, with `hold/` in the place of `ready/` in every step, and
+//! is at no moment in `ready/`. The journal's record need not say so, since the envelope in it does: placing and replay
+//! read it there. Only if neither directory has a file of the message does replay go by that; otherwise by what it finds,
+//! since the message may have been released, or held, in the meantime.
+//!
+//! `hold` says why (`reason`), and perhaps until when (`until`). Then the daemon makes the operator's release at that
+//! time, with the same steps, for many messages at once: all `.eml`, a sync of both directories, all `.json`, and another.
+//! What M1 is to the operator's release it is to this one, and it is tried again.
+//!
+//! *Who knows the times:* the envelopes in `hold/`, and nothing else. The daemon notes the time of each message when it
+//! has placed it, and of those that it finds at its start; but a note is only a reason to look into the envelope, under
+//! `moves.lock`. So nothing that is lost in memory, or that the operator does beside the daemon, leads to a wrong release;
+//! and there is nothing on the disk beside the pair that would have to be kept in step with it.
+//!
+//! *Once:* a message that has been released is not in `hold/`, and cannot be released again; nor does replay put it back
+//! there after a crash of the process. After a crash of the machine it does, if neither its release nor anything behind it
+//! was covered, and its consumer had taken it: twice rather than never, as with any other message.
+//!
+//! *What the operator says counts:* `hold` takes the time out of the envelope. That is written anew, synced, and renamed
+//! over the old one, in `hold/` only: nobody else renames or removes it there, while in `ready/` a consumer may remove it
+//! at the same moment, and would find it back. So a message in `ready/` keeps the field, where it means nothing; and if it
+//! is held again, `hold` takes the time out after the first of its two moves. (Cut off in between, it may be released by its
+//! old time at the next start, as if the command had not been given.) The journal still has the envelope as it was:
+//! replay and checkpoints leave an envelope alone that is whole and another, since whoever wrote that has synced it.
+//! `release` lets it go before its time, and `remove` removes it.
+//!
+//! *If the clock is set,* messages are released when it says so: early by as much as it was set forward, which nobody can
+//! tell from a daemon that was away for so long; and late if it was set back.
+
 mod directory;
 pub mod disk;
 mod draft;
@@ -147,6 +182,7 @@ mod layout;
 mod pipeline;
 mod placing;
 mod recovery;
+mod release;
 mod repetition;
 mod replay;
 mod room;
@@ -166,6 +202,7 @@ pub use directory::{Entry, QueueDirectory};
 pub use draft::Draft;
 pub use layout::Place;
 pub use recovery::Recovered;
+pub use release::Released;
 pub use spool::Spool;
 
 /// What the operator can set about the queue.
@@ -205,7 +242,7 @@ impl SpoolSettings {
 pub enum SpoolEvent {
     /// A part of it has recovered from its trouble.
     Recovered {
-        /// Which part: `journal`, `ready` or `checkpoint`.
+        /// Which part: `journal`, `ready`, `checkpoint` or `release`.
         part: &'static str,
     },
     /// A part of it does not work; it is tried again, without anybody's doing.

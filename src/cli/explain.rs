@@ -15,14 +15,15 @@ use super::account::printable;
 use super::{Failure, print, say};
 use crate::account::directory::{Directory, Record};
 use crate::account::identity::prepare_name;
-use crate::clock::Now;
+use crate::clock::{Now, rfc3339_milliseconds};
 use crate::decision::{Account, Limit, Origin, Question, RefusedLogin, Rule, Verdict};
 use crate::diagnostic::{Finding, nearest};
 use crate::policy::limit::LIMITS_FILE;
 use crate::policy::{Limiter, Policy, Usage};
 use crate::session::Profile;
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
-use crate::smtp::extension::Extension;
+use crate::smtp::command::Parameter;
+use crate::smtp::extension::{Extension, MailParameters};
 use crate::smtp::reply::Reply;
 
 /// Show the decision that serve would take, the rule that takes it, and the exact reply; nothing is sent
@@ -44,6 +45,12 @@ pub(crate) struct Args {
     /// An address of the header From, any number of times
     #[arg(long, value_name = "ADDRESS")]
     header_from: Vec<String>,
+    /// Send it so many seconds later, as HOLDFOR in MAIL
+    #[arg(long, value_name = "SECONDS", conflicts_with = "hold_until")]
+    hold_for: Option<String>,
+    /// Send it at this time, as HOLDUNTIL in MAIL: 2026-11-21T09:30:00Z
+    #[arg(long, value_name = "TIME")]
+    hold_until: Option<String>,
     /// The client's address, for allow_from
     #[arg(long, value_name = "IP")]
     client: Option<IpAddr>,
@@ -59,7 +66,7 @@ JSON, whose fields are only ever added to:
   account   text
   allowed   boolean: whether all steps are
   steps     array of:
-    step      text: AUTH, MAIL, RCPT, FROM or DATA
+    step      text: AUTH, MAIL, HOLD, RCPT, FROM or DATA
     about     text: the address or number in question
     decision  \"allow\" or \"refuse\"
     rule      null, or an object of name, file and line (null for what is built in or default)
@@ -247,6 +254,15 @@ fn explain(
             ),
         });
 
+    let holds = [("HOLDFOR", args.hold_for), ("HOLDUNTIL", args.hold_until)];
+    for (keyword, value) in holds {
+        if let Some(value) = value {
+            let (step, note) = hold(keyword, value, profile, now);
+            explanation.steps.push(step);
+            explanation.notes.extend(note);
+        }
+    }
+
     let mut accepted = 0_usize;
     for to in &args.to {
         let step = match ForwardPath::parse(&bracketed(to)) {
@@ -353,6 +369,48 @@ fn login(record: &Record, account: &Account, client: Option<IpAddr>, now: Now) -
     } else {
         let yes = Some(Reply::authenticated());
         Step::new("AUTH", &account.name, Verdict::Allow(rule("name")), yes)
+    }
+}
+
+/// Whether a message may be sent later, and how it goes on then.
+fn hold(keyword: &str, value: String, profile: &Profile, now: Now) -> (Step, Option<String>) {
+    let about = format!("{keyword}={value}");
+    let rule = |name| Rule { name, origin: None };
+    let parameter = Parameter {
+        keyword: keyword.to_owned(),
+        value: Some(value),
+    };
+    let offered = profile.extensions.contains(&Extension::FutureRelease);
+    let asked = match MailParameters::parse(&[parameter], &profile.extensions) {
+        Ok(parameters) => parameters.hold,
+        Err(reply) => {
+            let (reason, rule) = match offered {
+                true => ("cannot be read", None),
+                false => (
+                    "FUTURERELEASE is withheld",
+                    Some(rule("extensions.withhold")),
+                ),
+            };
+            return (Step::refused("HOLD", about, reply, reason, rule), None);
+        }
+    };
+    let longest = profile.future_release_max;
+    let rule = rule("extensions.future_release_max");
+    match asked.and_then(|hold| hold.release_at(now.wall, longest)) {
+        Some(at) => {
+            let at = rfc3339_milliseconds(at);
+            let note = format!("the message would be in hold/ until {at}, then in ready/");
+            let step = Step::new("HOLD", about, Verdict::Allow(rule), None);
+            (step, Some(note))
+        }
+        None => {
+            let reply = Reply::cannot_hold(longest.as_secs());
+            let reason = "not in the future, or too far in it";
+            (
+                Step::refused("HOLD", about, reply, reason, Some(rule)),
+                None,
+            )
+        }
     }
 }
 
@@ -589,6 +647,36 @@ name = "empty@example.org"
             old.contains("AUTH alice@example.org: refused\n  rule    expires at accounts.toml:17"),
             "{old}"
         );
+    }
+
+    #[test]
+    fn sending_later() {
+        let said = |hold: &str| {
+            let arguments = format!("--account alice@example.org --from alice@example.org {hold}");
+            let explanation = explained(&arguments);
+            (explanation.allowed(), explanation.lines().join("\n"))
+        };
+        let (allowed, text) = said("--hold-for 3600 --client 192.0.2.7");
+        assert!(allowed, "{text}");
+        let expected = "HOLD HOLDFOR=3600: allowed\n  rule    extensions.future_release_max\n";
+        assert!(text.contains(expected), "{text}");
+        assert!(text.contains("would be in hold/ until 20"), "{text}");
+        let (allowed, text) = said("--hold-until 2020-01-01T00:00:00Z");
+        assert!(!allowed);
+        let expected = "  reply   501 5.5.4 a message can be held for 1 to 2592000 seconds";
+        assert!(text.contains(expected), "{text}");
+        let (_, text) = said("--hold-until tomorrow");
+        assert!(text.contains("501 5.5.4 parameter HOLDUNTIL has"), "{text}");
+        let explanation = explained_with(
+            "--account alice@example.org --from alice@example.org --hold-for 60",
+            Vec::new(),
+        );
+        let text = explanation.lines().join("\n");
+        assert!(
+            text.contains("555 5.5.4 parameter HOLDFOR not recognized"),
+            "{text}"
+        );
+        assert!(text.contains("extensions.withhold"), "{text}");
     }
 
     #[test]

@@ -51,12 +51,14 @@ enum Command {
         json: bool,
     },
     /// Withhold messages: they stay in the queue but are not sent on
+    ///
+    /// A message that its sender wants sent later is held until then anyway; after this it stays until you release it.
     Hold {
         /// Which messages
         #[arg(required = true, value_name = "ID")]
         ids: Vec<MessageId>,
     },
-    /// Let held messages go again
+    /// Let held messages go again, also those that are held until some time
     Release {
         /// Which messages
         #[arg(required = true, value_name = "ID")]
@@ -251,7 +253,7 @@ fn table(entries: &[Entry]) -> String {
     const SIZE: usize = 2;
     let rows = entries.iter().map(|entry| {
         let id = entry.id.to_string();
-        let place = entry.place.to_string();
+        let place = place(entry);
         match &entry.envelope {
             Ok(envelope) => [
                 id,
@@ -302,6 +304,14 @@ fn table(entries: &[Entry]) -> String {
     text
 }
 
+/// Where a message is, and when it leaves there by itself.
+fn place(entry: &Entry) -> String {
+    match entry.hold().and_then(|hold| hold.until) {
+        Some(until) => format!("{} until {}", entry.place, rfc3339_milliseconds(until)),
+        None => entry.place.to_string(),
+    }
+}
+
 /// A path in brackets; `<>` for the null reverse-path.
 fn path(text: &str) -> String {
     format!("<{}>", visible(text))
@@ -336,7 +346,10 @@ fn description(entry: &Entry, file: Option<&Path>, header: &str) -> String {
         let _ = writeln!(text, "{name:<10} {value}");
     };
     line("id", entry.id.as_str());
-    line("place", entry.place.as_str());
+    line("place", &place(entry));
+    if let Some(hold) = entry.hold() {
+        line("reason", hold.reason.as_str());
+    }
     if let Ok(envelope) = &entry.envelope {
         let client = &envelope.client;
         line("received", &rfc3339_milliseconds(envelope.received_at));
@@ -365,7 +378,7 @@ fn description(entry: &Entry, file: Option<&Path>, header: &str) -> String {
             line("auth", &visible(auth));
         }
         if let Some(at) = envelope.release_at {
-            line("hold until", &rfc3339_milliseconds(at));
+            line("release at", &rfc3339_milliseconds(at));
         }
         if let Some(by) = envelope.deliver_by {
             let trace = if by.trace { "T" } else { "" };
@@ -438,7 +451,9 @@ fn is_mischievous(character: char) -> bool {
 mod tests {
     use clap::Parser;
 
-    use crate::envelope::{Body, Client, DeliverBy, DeliverByMode, Notify, Return};
+    use crate::envelope::{
+        Body, Client, DeliverBy, DeliverByMode, Hold, HoldReason, Notify, Return,
+    };
     use crate::queue::Place;
 
     use super::*;
@@ -547,12 +562,51 @@ size       2048 octets
 body       8BITMIME
 ret        HDRS
 envid      QQ 314159
-hold until 2026-11-22T08:00:00.000Z
+release at 2026-11-22T08:00:00.000Z
 deliver by 2026-11-22T09:00:00.000Z RT
 priority   -4
 requiretls yes
 client";
         assert!(text.contains(expected), "{text}");
+    }
+
+    #[test]
+    fn what_is_held_is_shown_with_its_time() {
+        let mut entry = entry(1, "alice@example.org", &["b@example.net"]);
+        let hold = |reason, until: Option<&str>| {
+            Some(Hold {
+                reason,
+                until: until.map(|until| until.parse().unwrap()),
+            })
+        };
+        let timed = hold(HoldReason::FutureRelease, Some("2026-11-22T08:00:00Z"));
+        for (place, hold, column, lines) in [
+            (
+                Place::Hold,
+                timed,
+                "hold until 2026-11-22T08:00:00.000Z",
+                "place      hold until 2026-11-22T08:00:00.000Z\nreason     future-release\nreceived",
+            ),
+            (
+                Place::Hold,
+                hold(HoldReason::Operator, None),
+                "hold",
+                "place      hold\nreason     operator\nreceived",
+            ),
+            (Place::Hold, None, "hold", "place      hold\nreceived"),
+            // What it was held for is over.
+            (Place::Ready, timed, "ready", "place      ready\nreceived"),
+        ] {
+            entry.place = place;
+            entry.envelope.as_mut().unwrap().hold = hold;
+            let table = table(std::slice::from_ref(&entry));
+            assert!(
+                table.ends_with(&format!("<b@example.net>  {column}")),
+                "{table}"
+            );
+            let text = description(&entry, None, "");
+            assert!(text.contains(lines), "{text}");
+        }
     }
 
     #[test]

@@ -24,6 +24,7 @@ pub const KEYS: &[&str] = &[
     "auth.cache_for",
     "auth.upgrade_hashes",
     "extensions.withhold",
+    "extensions.future_release_max",
     "extensions.deliver_by_minimum",
     "extensions.priority_max",
     "accounts.file",

@@ -10,10 +10,13 @@ use std::time::Duration;
 
 use nix::errno::Errno;
 
-use crate::envelope::{Envelope, MessageId};
+use crate::envelope::{Envelope, Hold, HoldReason, MessageId};
 
-use super::disk::{Disk, LockAttempt, LockGuard, RealDisk};
-use super::layout::{EnvelopeFault, Layout, Part, Place, parse_file_name, read_envelope};
+use super::disk::{DirectoryEntry, Disk, LockAttempt, LockGuard, RealDisk};
+use super::layout::{
+    EnvelopeFault, Layout, Part, Place, parse_envelope, parse_file_name, read_envelope,
+    read_envelope_text,
+};
 use super::{QueueError, fault};
 
 /// How often the lock on moves is tried before giving up; with the pause below some five seconds. A move takes a few
@@ -41,6 +44,14 @@ pub struct Entry {
     pub envelope: Result<Envelope, String>,
 }
 
+impl Entry {
+    /// Why the message is in `hold/` and until when, where its envelope says so. The operator's word needs no reason.
+    pub fn hold(&self) -> Option<&Hold> {
+        let envelope = self.envelope.as_ref().ok()?;
+        envelope.hold.as_ref().filter(|_| self.place == Place::Hold)
+    }
+}
+
 impl QueueDirectory {
     /// The directory at `path`, which a daemon must have opened once.
     pub fn open(path: &Path) -> Result<Self, QueueError> {
@@ -59,6 +70,11 @@ impl QueueDirectory {
         Ok(Self { disk, layout })
     }
 
+    /// That of an open spool.
+    pub(super) fn of(disk: Arc<dyn Disk>, layout: Layout) -> Self {
+        Self { disk, layout }
+    }
+
     /// Where it is.
     pub fn path(&self) -> &Path {
         &self.layout.root
@@ -73,16 +89,8 @@ impl QueueDirectory {
     pub fn list(&self) -> Result<Vec<Entry>, QueueError> {
         let mut entries = Vec::new();
         for place in [Place::Ready, Place::Hold] {
-            let directory = self.layout.directory(place);
-            let names = self
-                .disk
-                .list_directory(&directory)
-                .map_err(fault("list", &directory))?;
-            for name in names {
-                if let Some((id, Part::Envelope)) = parse_file_name(&name.name) {
-                    entries.extend(self.read(place, id));
-                }
-            }
+            let ids = self.ids(place)?.into_iter();
+            entries.extend(ids.filter_map(|id| self.read(place, id)));
         }
         entries.sort_by(|this, other| this.id.cmp(&other.id));
         Ok(entries)
@@ -96,17 +104,19 @@ impl QueueDirectory {
             .ok_or_else(|| self.missing(id))
     }
 
-    /// Withholds a message. One that is held already stays so.
+    /// Withholds a message until it is let go. One that is held already stays so, and if it had a time when it would have
+    /// been released, that is cancelled.
     pub fn hold(&self, id: &MessageId) -> Result<(), QueueError> {
-        let _guard = lock_moves(&*self.disk, &self.layout)?;
+        let _guard = self.lock()?;
         self.place_of(id)?;
         self.relocate(id, Part::Envelope, Place::Ready, Place::Hold)?;
+        self.cancel_time(id)?;
         self.relocate(id, Part::Message, Place::Ready, Place::Hold)
     }
 
     /// Lets a held message go. One that is not held stays where it is.
     pub fn release(&self, id: &MessageId) -> Result<(), QueueError> {
-        let _guard = lock_moves(&*self.disk, &self.layout)?;
+        let _guard = self.lock()?;
         let place = self.place_of(id)?;
         // An envelope alone does not go to ready.
         self.locate_message(place, id)?;
@@ -116,7 +126,7 @@ impl QueueDirectory {
 
     /// Removes a message for good, wherever it is.
     pub fn remove(&self, id: &MessageId) -> Result<(), QueueError> {
-        let _guard = lock_moves(&*self.disk, &self.layout)?;
+        let _guard = self.lock()?;
         let place = self.place_of(id)?;
         let message = self.locate_message(place, id);
         self.note_gone(id)?;
@@ -151,6 +161,25 @@ impl QueueDirectory {
         Ok(start)
     }
 
+    /// Keeps everybody else from moving messages.
+    pub(super) fn lock(&self) -> Result<LockGuard, QueueError> {
+        lock_moves(&*self.disk, &self.layout)
+    }
+
+    /// What has an envelope there.
+    pub(super) fn ids(&self, place: Place) -> Result<Vec<MessageId>, QueueError> {
+        let directory = self.layout.directory(place);
+        let names = self
+            .disk
+            .list_directory(&directory)
+            .map_err(fault("list", &directory))?;
+        let id = |name: &DirectoryEntry| match parse_file_name(&name.name) {
+            Some((id, Part::Envelope)) => Some(id),
+            _ => None,
+        };
+        Ok(names.iter().filter_map(id).collect())
+    }
+
     fn missing(&self, id: &MessageId) -> QueueError {
         QueueError::Missing {
             directory: self.layout.root.clone(),
@@ -159,7 +188,7 @@ impl QueueDirectory {
     }
 
     /// `None` if it is not there.
-    fn read(&self, place: Place, id: MessageId) -> Option<Entry> {
+    pub(super) fn read(&self, place: Place, id: MessageId) -> Option<Entry> {
         let path = self.layout.file(place, &id, Part::Envelope);
         let envelope = match read_envelope(&*self.disk, &path, &id) {
             Ok(envelope) => Ok(envelope),
@@ -171,6 +200,12 @@ impl QueueDirectory {
             place,
             envelope,
         })
+    }
+
+    /// The fault of an envelope that cannot be read.
+    pub(super) fn unreadable(&self, place: Place, id: &MessageId, reason: &str) -> QueueError {
+        let source = io::Error::new(io::ErrorKind::InvalidData, reason);
+        fault("read", &self.layout.file(place, id, Part::Envelope))(source)
     }
 
     fn has(&self, place: Place, id: &MessageId, part: Part) -> Result<bool, QueueError> {
@@ -190,7 +225,11 @@ impl QueueDirectory {
     }
 
     /// The `.eml` of a message whose envelope is in `place`: there, or in the other place in the middle of a move.
-    fn locate_message(&self, place: Place, id: &MessageId) -> Result<PathBuf, QueueError> {
+    pub(super) fn locate_message(
+        &self,
+        place: Place,
+        id: &MessageId,
+    ) -> Result<PathBuf, QueueError> {
         let other = match place {
             Place::Hold => Place::Ready,
             Place::Ready => Place::Hold,
@@ -219,24 +258,104 @@ impl QueueDirectory {
         from: Place,
         to: Place,
     ) -> Result<(), QueueError> {
-        if self.has(from, id, part)? {
-            let target = self.layout.file(to, id, part);
-            if self.has(to, id, part)? {
-                return Err(QueueError::Exists { path: target });
-            }
-            self.disk
-                .rename(&self.layout.file(from, id, part), &target)
-                .map_err(|error| match error.kind() {
-                    // Seen onward in this moment.
-                    io::ErrorKind::NotFound => self.missing(id),
-                    _ => fault("rename to", &target)(error),
-                })?;
-        }
+        self.rename(id, part, from, to)?;
         for place in [to, from] {
-            let directory = self.layout.directory(place);
-            self.sync(&directory)?;
+            self.sync(&self.layout.directory(place))?;
         }
         Ok(())
+    }
+
+    /// Moves one file, if it is not there already.
+    pub(super) fn rename(
+        &self,
+        id: &MessageId,
+        part: Part,
+        from: Place,
+        to: Place,
+    ) -> Result<(), QueueError> {
+        if !self.has(from, id, part)? {
+            return Ok(());
+        }
+        self.keep_free(to, id, part)?;
+        let target = self.layout.file(to, id, part);
+        self.disk
+            .rename(&self.layout.file(from, id, part), &target)
+            .map_err(|error| match error.kind() {
+                // Seen onward in this moment.
+                io::ErrorKind::NotFound => self.missing(id),
+                _ => fault("rename to", &target)(error),
+            })
+    }
+
+    /// Nothing is put on top of something else.
+    pub(super) fn keep_free(
+        &self,
+        place: Place,
+        id: &MessageId,
+        part: Part,
+    ) -> Result<(), QueueError> {
+        match self.has(place, id, part)? {
+            true => Err(QueueError::Exists {
+                path: self.layout.file(place, id, part),
+            }),
+            false => Ok(()),
+        }
+    }
+
+    /// Waits until all moves between the two places are durable.
+    pub(super) fn sync_places(&self) -> Result<(), QueueError> {
+        for place in [Place::Ready, Place::Hold] {
+            self.sync(&self.layout.directory(place))?;
+        }
+        Ok(())
+    }
+
+    /// Sees to it that a held message is not released by time, durably.
+    fn cancel_time(&self, id: &MessageId) -> Result<(), QueueError> {
+        let path = self.layout.file(Place::Hold, id, Part::Envelope);
+        let text = read_envelope_text(&*self.disk, &path).map_err(fault("read", &path))?;
+        let hold = Hold {
+            reason: HoldReason::Operator,
+            until: None,
+        };
+        match parse_envelope(&text, id) {
+            Ok(envelope) if envelope.hold.is_some_and(|hold| hold.until.is_some()) => {
+                self.replace_envelope(id, &text, hold)
+            }
+            // Nobody releases by its time what cannot be read.
+            Ok(_) | Err(_) => Ok(()),
+        }
+    }
+
+    /// Gives a held message an envelope that says so instead; all other fields stay, those of later versions included.
+    fn replace_envelope(&self, id: &MessageId, text: &[u8], hold: Hold) -> Result<(), QueueError> {
+        let impossible = |error: serde_json::Error| {
+            QueueError::Interrupted(format!("cannot write an envelope: {error}"))
+        };
+        let mut fields: serde_json::Map<String, serde_json::Value> =
+            serde_json::from_slice(text).map_err(impossible)?;
+        fields.insert(
+            "hold".to_owned(),
+            serde_json::to_value(hold).map_err(impossible)?,
+        );
+        let text = serde_json::to_vec(&fields).map_err(impossible)?;
+        let new = self.layout.new_envelope(id);
+        let file = match self.disk.create_file(&new) {
+            // Left by an attempt before this one.
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                self.remove_file(&new)?;
+                self.disk.create_file(&new)
+            }
+            other => other,
+        };
+        let mut file = file.map_err(fault("create", &new))?;
+        file.append(&text).map_err(fault("write", &new))?;
+        file.sync().map_err(fault("sync", &new))?;
+        let path = self.layout.file(Place::Hold, id, Part::Envelope);
+        self.disk
+            .rename(&new, &path)
+            .map_err(fault("rename to", &path))?;
+        self.sync(&self.layout.directory(Place::Hold))
     }
 
     /// Keeps the journal, which may still hold the message, from bringing it back after a crash.

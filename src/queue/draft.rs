@@ -249,24 +249,28 @@ impl PartialMessage {
         file.sync().map_err(fault("sync", &json_draft))?;
 
         // 3 and 4
+        let place = Place::at_first(envelope.hold.as_ref());
         for part in [Part::Message, Part::Envelope] {
             let draft = layout.draft(&id, part);
-            self.files
-                .rename(&draft, layout.file(Place::Ready, &id, part))?;
+            self.files.rename(&draft, layout.file(place, &id, part))?;
         }
 
         // 5
-        let ready = layout.directory(Place::Ready);
-        disk.sync_directory(&ready).map_err(fault("sync", &ready))?;
+        let directory = layout.directory(place);
+        disk.sync_directory(&directory)
+            .map_err(fault("sync", &directory))?;
 
         self.files.release();
+        if let Some(until) = envelope.hold.and_then(|hold| hold.until) {
+            self.shared.timers.set(until, id.clone());
+        }
         Ok(Receipt::new(id, self.length))
     }
 }
 
 /// Files that are removed when this is dropped, the last one first, unless they are released.
 ///
-/// "Last one first" takes the `.json` out of `ready/` before the `.eml`.
+/// "Last one first" takes the `.json` out of `ready/` or `hold/` before the `.eml`.
 struct OwnedFiles {
     shared: Arc<Shared>,
     /// Every path that we may have brought into being, in that order. A path is noted before a rename is tried, since
@@ -326,16 +330,16 @@ impl OwnedFiles {
 
 impl Drop for OwnedFiles {
     fn drop(&mut self) {
-        let disk = &self.shared.disk;
-        let ready = self.shared.layout.directory(Place::Ready);
-        let mut was_ready = false;
+        let Shared { disk, layout, .. } = &*self.shared;
         // Errors are left to recovery, which finds the same files as litter.
-        for path in self.paths.drain(..).rev() {
-            was_ready |= path.starts_with(&ready);
-            let _ = disk.remove_file(&path);
+        for path in self.paths.iter().rev() {
+            let _ = disk.remove_file(path);
         }
-        if was_ready {
-            let _ = disk.sync_directory(&ready);
+        for place in [Place::Ready, Place::Hold] {
+            let directory = layout.directory(place);
+            if self.paths.iter().any(|path| path.starts_with(&directory)) {
+                let _ = disk.sync_directory(&directory);
+            }
         }
     }
 }

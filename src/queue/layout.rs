@@ -7,7 +7,10 @@ use std::fmt;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
-use crate::envelope::{Envelope, MessageId};
+use serde::Deserialize;
+
+use crate::clock::Timestamp;
+use crate::envelope::{Envelope, Hold, MessageId};
 
 use super::disk::Disk;
 
@@ -29,6 +32,16 @@ impl Place {
         match self {
             Self::Hold => "hold",
             Self::Ready => "ready",
+        }
+    }
+}
+
+impl Place {
+    /// Where a message goes when it is accepted: what is to be held is at no moment in `ready/`.
+    pub(super) fn at_first(hold: Option<&Hold>) -> Self {
+        match hold {
+            Some(_) => Self::Hold,
+            None => Self::Ready,
         }
     }
 }
@@ -88,6 +101,11 @@ impl Layout {
         self.drafts.join(file_name(id, part))
     }
 
+    /// An envelope that is to take the place of the one in `hold/`.
+    pub(super) fn new_envelope(&self, id: &MessageId) -> PathBuf {
+        self.drafts.join(format!("{id}.hold"))
+    }
+
     /// The file that says that the message was removed.
     pub(super) fn gone(&self, id: &MessageId) -> PathBuf {
         self.gone.join(id.as_str())
@@ -142,38 +160,95 @@ pub(super) fn read_envelope(
     path: &Path,
     id: &MessageId,
 ) -> Result<Envelope, EnvelopeFault> {
-    let unreadable = |text: String| EnvelopeFault::Unreadable(text);
-    let read = || -> io::Result<Vec<u8>> {
-        let mut json = Vec::new();
-        disk.open_file(path)?
-            .take(ENVELOPE_BYTES_MAX + 1)
-            .read_to_end(&mut json)?;
-        Ok(json)
-    };
-    let json = read().map_err(|error| match error.kind() {
+    let text = read_envelope_text(disk, path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => EnvelopeFault::Missing,
-        _ => unreadable(error.to_string()),
+        _ => EnvelopeFault::Unreadable(error.to_string()),
     })?;
-    if json.len() as u64 > ENVELOPE_BYTES_MAX {
-        return Err(unreadable(format!(
-            "it is larger than {ENVELOPE_BYTES_MAX} octets"
-        )));
+    parse_envelope(&text, id).map_err(EnvelopeFault::Unreadable)
+}
+
+/// What the file of an envelope holds. A file that is too large for one is read that far.
+pub(super) fn read_envelope_text(disk: &dyn Disk, path: &Path) -> io::Result<Vec<u8>> {
+    let mut text = Vec::new();
+    disk.open_file(path)?
+        .take(ENVELOPE_BYTES_MAX + 1)
+        .read_to_end(&mut text)?;
+    Ok(text)
+}
+
+/// The envelope of `id`; else what is wrong with the text.
+pub(super) fn parse_envelope(text: &[u8], id: &MessageId) -> Result<Envelope, String> {
+    if text.len() as u64 > ENVELOPE_BYTES_MAX {
+        return Err(format!("it is larger than {ENVELOPE_BYTES_MAX} octets"));
     }
-    let envelope: Envelope =
-        serde_json::from_slice(&json).map_err(|error| unreadable(error.to_string()))?;
+    let envelope: Envelope = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if envelope.id == *id {
         Ok(envelope)
     } else {
-        Err(unreadable(format!(
+        Err(format!(
             "it is the envelope of another message, {}",
             envelope.id
-        )))
+        ))
     }
+}
+
+/// Where a message with this envelope goes when it is accepted, and when it is to leave there by itself.
+///
+/// An envelope without `hold`, as nearly all are, is not parsed for that. The name cannot occur within a text: there its
+/// quotes are escaped.
+pub(super) fn destination(envelope: &[u8]) -> (Place, Option<Timestamp>) {
+    #[derive(Deserialize)]
+    struct Part {
+        hold: Option<Hold>,
+    }
+    if memchr::memmem::find(envelope, b"\"hold\":").is_none() {
+        return (Place::Ready, None);
+    }
+    let hold = serde_json::from_slice::<Part>(envelope).map_or(None, |part| part.hold);
+    (
+        Place::at_first(hold.as_ref()),
+        hold.and_then(|hold| hold.until),
+    )
 }
 
 #[cfg(test)]
 mod tests {
+    use crate::envelope::{Client, HoldReason};
+
     use super::*;
+
+    #[test]
+    fn an_envelope_says_where_its_message_goes() {
+        let client = Client {
+            address: "203.0.113.7".parse().unwrap(),
+            port: 50123,
+            name: "\"hold\":".to_owned(),
+            mechanism: String::new(),
+            tls: String::new(),
+            cipher: String::new(),
+        };
+        let time: Timestamp = "2026-11-22T08:00:00Z".parse().unwrap();
+        let hold = |reason, until| Some(Hold { reason, until });
+        for (hold, expected) in [
+            (None, (Place::Ready, None)),
+            (
+                hold(HoldReason::FutureRelease, Some(time)),
+                (Place::Hold, Some(time)),
+            ),
+            (hold(HoldReason::Operator, None), (Place::Hold, None)),
+        ] {
+            let envelope = Envelope {
+                hold,
+                ..Envelope::new(MessageId::from_bits(7), time, client.clone())
+            };
+            let json = serde_json::to_vec(&envelope).unwrap();
+            assert_eq!(destination(&json), expected);
+        }
+        assert_eq!(destination(b""), (Place::Ready, None));
+        assert_eq!(destination(br#"{"hold":7}"#), (Place::Ready, None));
+        let later = br#"{"hold":{"reason":"moonlight","shade":3}}"#;
+        assert_eq!(destination(later), (Place::Hold, None));
+    }
 
     #[test]
     fn names() {

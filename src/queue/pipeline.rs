@@ -22,7 +22,7 @@ use crate::envelope::Receipt;
 
 use super::disk::{Disk, FileSystem};
 use super::journal::{Journal, Record, Sizes};
-use super::layout::{Layout, Part, Place};
+use super::layout::{Layout, Part, destination};
 use super::placing::{Batch, Placer};
 use super::room::Room;
 use super::{QueueError, SpoolEvent, fault};
@@ -80,7 +80,7 @@ struct Line {
     stopping: bool,
     /// The writer has stopped: no batch will come.
     written_out: bool,
-    troubles: [bool; 3],
+    troubles: [bool; 4],
     events: VecDeque<SpoolEvent>,
 }
 
@@ -111,6 +111,7 @@ enum Trouble {
     Journal,
     Ready,
     Coverage,
+    Release,
 }
 
 impl Trouble {
@@ -119,6 +120,7 @@ impl Trouble {
             Self::Coverage => "checkpoint",
             Self::Journal => "journal",
             Self::Ready => "ready",
+            Self::Release => "release",
         }
     }
 }
@@ -196,6 +198,14 @@ impl Pipeline {
     /// What has happened since the last call.
     pub(super) fn take_events(&self) -> Vec<SpoolEvent> {
         self.line().events.drain(..).collect()
+    }
+
+    /// Whether messages whose time had come could be released.
+    pub(super) fn note_release(&self, result: Result<(), QueueError>) {
+        match result {
+            Ok(()) => self.line().end(Trouble::Release),
+            Err(error) => self.line().begin(Trouble::Release, &error),
+        }
     }
 
     /// The journal hears of it when it is written to next.
@@ -330,9 +340,8 @@ impl Pipeline {
     fn without_duplicates(&self, jobs: Vec<Job>) -> Vec<Job> {
         let mut admitted = Vec::with_capacity(jobs.len());
         for job in jobs {
-            let path = self
-                .layout
-                .file(Place::Ready, &job.record.id, Part::Message);
+            let (place, _) = destination(&job.record.envelope);
+            let path = self.layout.file(place, &job.record.id, Part::Message);
             match self.disk.length(&path).map_err(fault("look at", &path)) {
                 Ok(None) => admitted.push(job),
                 Ok(Some(_)) => job.waiting.answer(Err(QueueError::Exists { path })),

@@ -1,4 +1,4 @@
-//! Places the messages of the journal's batches into `ready/`: [`Placer`].
+//! Places the messages of the journal's batches into `ready/`, or into `hold/` if their envelopes say so: [`Placer`].
 //!
 //! Nothing here is synced: a batch is durable in the journal before it comes here, and stays there until a checkpoint
 //! covers it. What is here instead is a note, the *intent*, of which batch is being placed. It tells a process that
@@ -13,7 +13,8 @@ use crate::envelope::MessageId;
 
 use super::disk::{BlockFile, Disk};
 use super::journal::Record;
-use super::layout::{Layout, Part, Place};
+use super::layout::{Layout, Part, Place, destination, parse_envelope, read_envelope_text};
+use super::release::Timers;
 use super::{QueueError, fault};
 
 const INTENT_MAGIC: &[u8; 8] = b"gpintent";
@@ -30,7 +31,7 @@ pub(super) struct Intent {
     pub(super) lost: bool,
 }
 
-/// A batch on its way into `ready/`.
+/// A batch on its way into the directories.
 pub(super) struct Batch {
     pub(super) number: u64,
     pub(super) records: Vec<Record>,
@@ -66,6 +67,8 @@ pub(super) struct Placer {
     announced: u64,
     /// As in [`Intent`].
     lost: bool,
+    /// What is placed into `hold/` is noted there.
+    timers: Arc<Timers>,
 }
 
 impl Placer {
@@ -93,16 +96,23 @@ impl Placer {
             intent,
             announced: found.map_or(0, |intent| intent.batch),
             lost: found.is_some_and(|intent| intent.boot == boot && intent.lost),
+            timers: Arc::default(),
         };
         Ok((placer, found))
+    }
+
+    /// When messages are to be released that are in `hold/`.
+    pub(super) fn timers(&self) -> &Arc<Timers> {
+        &self.timers
     }
 
     /// Places a batch that is new.
     pub(super) fn place(&mut self, batch: &mut Batch) -> Result<(), QueueError> {
         if let Stage::Writing = batch.stage {
             for record in &batch.records {
+                let (place, _) = destination(&record.envelope);
                 self.write(
-                    &self.layout.file(Place::Ready, &record.id, Part::Message),
+                    &self.layout.file(place, &record.id, Part::Message),
                     &record.message,
                 )?;
                 self.write(
@@ -113,12 +123,17 @@ impl Placer {
             self.announce(batch.number)?;
             batch.stage = Stage::Naming(0);
         }
-        self.name(batch, |placer, id| {
-            let draft = placer.layout.draft(id, Part::Envelope);
+        self.name(batch, |placer, record| {
+            let (place, until) = destination(&record.envelope);
+            let draft = placer.layout.draft(&record.id, Part::Envelope);
             placer.rename_if_there(
                 &draft,
-                &placer.layout.file(Place::Ready, id, Part::Envelope),
-            )
+                &placer.layout.file(place, &record.id, Part::Envelope),
+            )?;
+            if let Some(until) = until {
+                placer.timers.set(until, record.id.clone());
+            }
+            Ok(())
         })
     }
 
@@ -144,10 +159,8 @@ impl Placer {
                 placed.push(record);
                 continue;
             }
-            for path in [
-                draft,
-                self.layout.file(Place::Ready, &record.id, Part::Message),
-            ] {
+            let (place, _) = destination(&record.envelope);
+            for path in [draft, self.layout.file(place, &record.id, Part::Message)] {
                 // What stays is litter, and removed at the next start.
                 let _ = self.disk.remove_file(&path);
             }
@@ -171,22 +184,27 @@ impl Placer {
             self.announce(batch.number)?;
             batch.stage = Stage::Naming(0);
         }
-        self.name(batch, |placer, id| placer.finish(id).map(drop))
+        self.name(batch, |placer, record| placer.finish(record).map(drop))
     }
 
     /// Gives a message of an announced batch its names, if the process that announced it did not come to it; whether
     /// that was so.
-    pub(super) fn finish(&self, id: &MessageId) -> Result<bool, QueueError> {
-        let envelope = self.layout.draft(id, Part::Envelope);
-        if !self.exists(&envelope)? {
+    pub(super) fn finish(&self, record: &Record) -> Result<bool, QueueError> {
+        let id = &record.id;
+        let draft = self.layout.draft(id, Part::Envelope);
+        if !self.exists(&draft)? {
             return Ok(false);
         }
-        let place = self.place_of(id)?;
-        for part in [Part::Message, Part::Envelope] {
-            self.rename_if_there(
-                &self.layout.draft(id, part),
-                &self.layout.file(place, id, part),
-            )?;
+        let place = self.place_of(record)?;
+        self.rename_if_there(
+            &self.layout.draft(id, Part::Message),
+            &self.layout.file(place, id, Part::Message),
+        )?;
+        let envelope = self.layout.file(place, id, Part::Envelope);
+        if self.is_newer(&envelope, record)? {
+            self.remove_if_there(&draft)?;
+        } else {
+            self.rename_if_there(&draft, &envelope)?;
         }
         if place == Place::Hold {
             // What a move that a crash cut off left in ready.
@@ -211,12 +229,16 @@ impl Placer {
 
     /// Writes the content of a placed message anew, where it still is, for a sync of the file system that failed.
     pub(super) fn rewrite(&self, record: &Record) -> Result<(), QueueError> {
-        for place in [Place::Ready, Place::Hold] {
+        // A move between the two, in whatever direction, does not take it past us.
+        for place in [Place::Hold, Place::Ready, Place::Hold] {
             for (part, content) in [
                 (Part::Message, &record.message),
                 (Part::Envelope, &record.envelope),
             ] {
                 let path = self.layout.file(place, &record.id, part);
+                if part == Part::Envelope && self.is_newer(&path, record)? {
+                    continue;
+                }
                 self.disk
                     .overwrite_file(&path, content)
                     .map_err(fault("write", &path))?;
@@ -243,12 +265,12 @@ impl Placer {
     fn name(
         &mut self,
         batch: &mut Batch,
-        mut name: impl FnMut(&mut Self, &MessageId) -> Result<(), QueueError>,
+        mut name: impl FnMut(&mut Self, &Record) -> Result<(), QueueError>,
     ) -> Result<(), QueueError> {
         while let Stage::Naming(index) = batch.stage
             && let Some(record) = batch.records.get(index)
         {
-            name(self, &record.id)?;
+            name(self, record)?;
             batch.stage = Stage::Naming(index + 1);
         }
         Ok(())
@@ -268,14 +290,26 @@ impl Placer {
         Ok(())
     }
 
-    /// Where a message is, as far as any of its files tells.
-    fn place_of(&self, id: &MessageId) -> Result<Place, QueueError> {
-        for part in [Part::Envelope, Part::Message] {
-            if self.exists(&self.layout.file(Place::Hold, id, part))? {
-                return Ok(Place::Hold);
+    /// Where a message is, as far as any of its files tells; else where it goes at first.
+    fn place_of(&self, record: &Record) -> Result<Place, QueueError> {
+        for place in [Place::Hold, Place::Ready] {
+            for part in [Part::Envelope, Part::Message] {
+                if self.exists(&self.layout.file(place, &record.id, part))? {
+                    return Ok(place);
+                }
             }
         }
-        Ok(Place::Ready)
+        Ok(destination(&record.envelope).0)
+    }
+
+    /// Whether there is an envelope that was changed after it had been placed. Whoever does that syncs it: it is whole, and
+    /// it is what counts. What a crash has left of the record's own is not whole, or the same.
+    fn is_newer(&self, path: &Path, record: &Record) -> Result<bool, QueueError> {
+        match read_envelope_text(&*self.disk, path) {
+            Ok(text) => Ok(text != record.envelope && parse_envelope(&text, &record.id).is_ok()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(fault("read", path)(error)),
+        }
     }
 
     /// Makes a file with this content. What an attempt before this one left there goes.

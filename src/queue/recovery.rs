@@ -8,11 +8,12 @@ use std::io;
 use std::path::Path;
 
 use crate::diagnostic::Finding;
-use crate::envelope::MessageId;
+use crate::envelope::{Envelope, HoldReason, MessageId};
 
 use super::directory::lock_moves;
 use super::disk::Disk;
 use super::layout::{EnvelopeFault, Layout, Part, Place, parse_file_name, read_envelope};
+use super::release::Timers;
 use super::{QueueError, fault};
 
 /// Findings that are kept; a directory with more of them needs a look in any case.
@@ -44,10 +45,16 @@ struct Files {
     hold_envelope: bool,
 }
 
-pub(super) fn recover(disk: &dyn Disk, layout: &Layout) -> Result<Recovered, QueueError> {
+/// `timers` hears of what is held until some time.
+pub(super) fn recover(
+    disk: &dyn Disk,
+    layout: &Layout,
+    timers: &Timers,
+) -> Result<Recovered, QueueError> {
     let mut recovery = Recovery {
         disk,
         layout,
+        timers,
         recovered: Recovered::default(),
         findings_left_out: 0,
     };
@@ -55,13 +62,16 @@ pub(super) fn recover(disk: &dyn Disk, layout: &Layout) -> Result<Recovered, Que
     match lock_moves(disk, layout) {
         Ok(_guard) => recovery.sort_messages()?,
         // A command that was stopped in the middle must not keep the daemon from starting.
-        Err(QueueError::Busy { .. }) => recovery.report(
-            Finding::warning(
-                "another command is moving messages: what a crash may have left is not cleared up",
-            )
-            .in_file(&layout.root)
-            .hint("it will be at the next start"),
-        ),
+        Err(QueueError::Busy { .. }) => {
+            timers.forget();
+            recovery.report(
+                Finding::warning(
+                    "another command is moving messages: what a crash may have left is not cleared up",
+                )
+                .in_file(&layout.root)
+                .hint("it will be at the next start"),
+            );
+        }
         Err(error) => return Err(error),
     }
     // Also for the sake of a process that died between a rename and its sync: what we count is on stable storage.
@@ -76,6 +86,7 @@ pub(super) fn recover(disk: &dyn Disk, layout: &Layout) -> Result<Recovered, Que
 struct Recovery<'a> {
     disk: &'a dyn Disk,
     layout: &'a Layout,
+    timers: &'a Timers,
     recovered: Recovered,
     findings_left_out: usize,
 }
@@ -137,15 +148,7 @@ impl Recovery<'_> {
             (false, true, false, false) => {
                 let envelope = path(Place::Ready, Part::Envelope);
                 match read_envelope(self.disk, &envelope, id) {
-                    Ok(_) => {
-                        self.remove(&envelope)?;
-                        self.report(
-                            Finding::warning(
-                                "an envelope without its message, left by a crash before the message was accepted: removed",
-                            )
-                            .in_file(&envelope),
-                        );
-                    }
+                    Ok(_) => self.remove_lone(&envelope)?,
                     // Seen onward between our look and now.
                     Err(EnvelopeFault::Missing) => {}
                     Err(EnvelopeFault::Unreadable(reason)) => {
@@ -158,11 +161,19 @@ impl Recovery<'_> {
             // H2
             (false, false, true, true) => self.keep(Place::Hold, id),
             // H3
-            (false, false, false, true) => self.report(
-                Finding::warning("an envelope in hold whose message is gone")
-                    .in_file(&path(Place::Hold, Part::Envelope))
-                    .hint(format!("`gatepost queue remove {id}` removes the envelope")),
-            ),
+            (false, false, false, true) => {
+                let envelope = path(Place::Hold, Part::Envelope);
+                match read_envelope(self.disk, &envelope, id) {
+                    Ok(Envelope {
+                        hold: Some(hold), ..
+                    }) if hold.reason != HoldReason::Operator => self.remove_lone(&envelope)?,
+                    _ => self.report(
+                        Finding::warning("an envelope in hold whose message is gone")
+                            .in_file(&envelope)
+                            .hint(format!("`gatepost queue remove {id}` removes the envelope")),
+                    ),
+                }
+            }
             // M1
             (true, false, false, true) => {
                 self.complete_hold(id, Part::Message)?;
@@ -194,6 +205,17 @@ impl Recovery<'_> {
         Ok(())
     }
 
+    fn remove_lone(&mut self, envelope: &Path) -> Result<(), QueueError> {
+        self.remove(envelope)?;
+        self.report(
+            Finding::warning(
+                "an envelope without its message, left by a crash before the message was accepted: removed",
+            )
+            .in_file(envelope),
+        );
+        Ok(())
+    }
+
     /// A message that stays; says so if it looks damaged.
     fn keep(&mut self, place: Place, id: &MessageId) {
         match place {
@@ -209,6 +231,11 @@ impl Recovery<'_> {
                 return;
             }
         };
+        if place == Place::Hold
+            && let Some(until) = envelope.hold.and_then(|hold| hold.until)
+        {
+            self.timers.set(until, id.clone());
+        }
         let message = self.layout.file(place, id, Part::Message);
         let problem = match self.disk.length(&message) {
             Ok(Some(length)) if length != envelope.size => format!(

@@ -56,7 +56,7 @@ pub(super) fn replay(
         }
         if *number <= survived {
             for record in &records {
-                messages += u64::from(placer.finish(&record.id)?);
+                messages += u64::from(placer.finish(record)?);
                 if placer.is_lost() {
                     placer.rewrite(record)?;
                 }

@@ -17,12 +17,14 @@ use crate::clock::{Now, Timestamp};
 use crate::envelope::{Envelope, MessageId, Receipt};
 use crate::message::Fingerprint;
 
+use super::directory::QueueDirectory;
 use super::disk::{Disk, LockAttempt, LockGuard, RealDisk};
 use super::draft::Draft;
 use super::journal::Sizes;
 use super::layout::{Layout, Part, Place, parse_file_name, read_envelope};
 use super::pipeline::{Pipeline, Workers, Written};
 use super::recovery::{self, Recovered};
+use super::release::{Released, Timers, release};
 use super::repetition::Repetitions;
 use super::replay::replay;
 use super::room::Room;
@@ -48,6 +50,7 @@ pub(super) struct Shared {
     pub(super) disk: Arc<dyn Disk>,
     pub(super) layout: Layout,
     pub(super) pipeline: Arc<Pipeline>,
+    pub(super) timers: Arc<Timers>,
     pub(super) room: Arc<Room>,
     pub(super) repetitions: Repetitions,
     commit_timeout_ms: AtomicU64,
@@ -85,7 +88,8 @@ impl Spool {
         let layout = Layout::new(&settings.directory);
         let lock = prepare(&*disk, &layout)?;
         let replayed = replay(&disk, &layout, Sizes::new(settings))?;
-        let mut recovered = recovery::recover(&*disk, &layout)?;
+        let timers = Arc::clone(replayed.placer.timers());
+        let mut recovered = recovery::recover(&*disk, &layout, &timers)?;
         recovered.replayed = replayed.messages;
         recovered.findings.splice(0..0, replayed.findings);
         let room = Arc::new(Room::new(&layout.root, settings.minimum_free));
@@ -102,6 +106,7 @@ impl Spool {
             disk,
             layout,
             pipeline,
+            timers,
             room,
             repetitions: Repetitions::default(),
             commit_timeout_ms: AtomicU64::new(0),
@@ -198,6 +203,22 @@ impl Spool {
     /// stepped.
     pub fn cover(&self) -> Result<(), QueueError> {
         self.shared.pipeline.cover()
+    }
+
+    /// Whether there are messages in `hold/` whose time has come; to be asked now and then. Does not block.
+    pub fn is_release_due(&self, now: Timestamp) -> bool {
+        self.shared.timers.is_due(now)
+    }
+
+    /// Releases messages from `hold/` whose time has come, up to a bound; those that cannot be are tried again. Blocks.
+    ///
+    /// What was released is in `ready/`, durably unless [`Spool::take_events`] tells of trouble with `release`.
+    pub fn release_due(&self, now: Timestamp) -> Vec<Released> {
+        let shared = &self.shared;
+        let directory = QueueDirectory::of(Arc::clone(&shared.disk), shared.layout.clone());
+        let (released, result) = release(&directory, &shared.timers, now);
+        shared.pipeline.note_release(result);
+        released
     }
 
     fn workers(&self) -> std::sync::MutexGuard<'_, Option<Workers>> {

@@ -7,7 +7,7 @@ use std::mem::replace;
 
 use super::{Input, Ready, Session, Stage, State, TlsFacts, Transaction, Transfer};
 use crate::decision::{Account, Authentication, Claim, Question, Refusal, Unavailable, Verdict};
-use crate::envelope::{Client, Envelope, MessageId, Receipt, Recipient};
+use crate::envelope::{Client, Envelope, Hold, HoldReason, MessageId, Receipt, Recipient};
 use crate::event::Event;
 use crate::message::{Fingerprint, HeaderSection};
 use crate::sasl::scram::Offer;
@@ -332,6 +332,11 @@ impl BeginAsk<'_> {
             smtputf8: parameters.smtputf8,
             auth: transaction.first_submitter(),
             release_at: transaction.terms.release_at,
+            release_request: parameters.hold.map(|hold| hold.request()),
+            hold: transaction.terms.release_at.map(|until| Hold {
+                reason: HoldReason::FutureRelease,
+                until: Some(until),
+            }),
             deliver_by: transaction.terms.deliver_by,
             priority: transaction.terms.priority,
             require_tls: parameters.require_tls,

@@ -161,13 +161,26 @@ fn what_is_withheld_is_not_offered() {
         let keywords = extensions.iter().map(|extension| extension.keyword());
         keywords.collect::<Vec<_>>().join(" ")
     };
-    let all = "SMTPUTF8 DSN CHUNKING BINARYMIME DELIVERBY MT-PRIORITY REQUIRETLS LIMITS";
+    let all =
+        "SMTPUTF8 DSN CHUNKING BINARYMIME DELIVERBY MT-PRIORITY REQUIRETLS LIMITS FUTURERELEASE";
     assert_eq!(offered("[]"), all);
     assert_eq!(offered("\"dsn\""), all.replace(" DSN", ""));
     // RFC 3030 section 3: BINARYMIME can be offered only with CHUNKING.
     let without = all.replace(" CHUNKING BINARYMIME", "");
     assert_eq!(offered("[\"CHUNKING\"]"), without);
     assert_eq!(offered("[\"BINARYMIME\"]"), all.replace(" BINARYMIME", ""));
+    let without = all.replace(" FUTURERELEASE", "");
+    assert_eq!(offered("[]\nfuture_release_max = \"off\""), without);
+}
+
+#[test]
+fn how_long_a_message_may_be_held() {
+    let longest = |line: &str| {
+        let source = format!("{LEAST}[extensions]\n{line}\n");
+        config(&source).profile.future_release_max.as_secs()
+    };
+    assert_eq!(longest(""), 30 * 86_400);
+    assert_eq!(longest("future_release_max = \"1h\""), 3600);
 }
 
 #[test]

@@ -117,12 +117,6 @@ fn parse(path: &Path) -> Dialogue {
                 dialogue.in_pieces = rest != "whole";
                 continue;
             }
-            "offer" => {
-                assert_eq!(rest, Extension::FutureRelease.keyword());
-                let extensions = &mut dialogue.profile.extensions;
-                extensions.push(Extension::FutureRelease);
-                continue;
-            }
             "withhold" => {
                 let withheld = Extension::from_keyword(rest).unwrap();
                 let extensions = &mut dialogue.profile.extensions;

@@ -1,7 +1,8 @@
 //! The queue on a disk that loses, reorders and tears what was not synced, with everything that may happen to it, by
 //! chance: messages, a consumer, an operator, faults, processes that are killed and machines that lose power, at any file
 //! operation. What was acknowledged is there once and as it was sent, what was refused is not there, and what was seen
-//! onward does not come back.
+//! onward does not come back. What is to be released at some time is not in `ready/` before, unless the operator lets it,
+//! and is there afterwards, unless the operator holds it.
 //!
 //! A failure names its seed: `GATEPOST_SEED=N cargo test --test it journal_simulation` plays it again.
 //! `GATEPOST_SEEDS=N` plays so many.
@@ -13,12 +14,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
-use gatepost::envelope::{MessageId, Receipt};
+use gatepost::clock::Timestamp;
+use gatepost::envelope::{Envelope, MessageId, Receipt};
 use gatepost::queue::disk::Disk as _;
 use gatepost::queue::{Place, QueueError, Spool, SpoolSettings};
 
 use crate::model_disk::{Fault, ModelDisk, mix};
 use crate::queue_crash::{ROOT, content, envelope, id, operator, settings, whole_queue};
+use crate::queue_release::held_until;
 
 const SEEDS: u64 = 1_500;
 const STEPS: u64 = 30;
@@ -44,11 +47,35 @@ enum Fate {
     PerhapsRemoved,
 }
 
+/// A message that is to be released at some time.
+#[derive(Clone, Copy, Debug)]
+struct Timed {
+    /// When, in seconds.
+    at: i64,
+    word: Word,
+}
+
+/// What the operator said last of where it is to be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Word {
+    Hold,
+    Nothing,
+    Release,
+    /// The command failed; it may have been carried out.
+    Unknown,
+}
+
+/// After how many seconds a release is tried again.
+const RETRY_AFTER: i64 = 10;
+
 struct World {
     seed: u64,
     drawn: u64,
     disk: ModelDisk,
     spool: Option<Spool>,
+    /// The time of day, in seconds.
+    now: i64,
+    timed: BTreeMap<MessageId, Timed>,
     next: u128,
     messages: BTreeMap<MessageId, (usize, Fate)>,
     story: Vec<String>,
@@ -62,6 +89,8 @@ impl World {
             drawn: 0,
             disk,
             spool: None,
+            now: 1_000,
+            timed: BTreeMap::new(),
             next: 1,
             messages: BTreeMap::new(),
             story: Vec::new(),
@@ -133,19 +162,89 @@ impl World {
             };
             assert!(is_right, "{id}: {fate:?}, found {found:?}");
         }
-        for id in queue.keys() {
+        for (id, (place, _)) in &queue {
             assert!(self.messages.contains_key(id), "{id} comes from nowhere");
+            let Some(Timed { at, word }) = self.timed.get(id) else {
+                continue;
+            };
+            let is_right = match word {
+                Word::Hold => *place == Place::Hold,
+                Word::Nothing => *place == Place::Hold || *at <= self.now,
+                Word::Release | Word::Unknown => true,
+            };
+            let now = self.now;
+            assert!(
+                is_right,
+                "{id} is in {place} at {now}, due at {at}, {word:?}"
+            );
+        }
+    }
+
+    /// Time passes, and messages are released; the disk or the machine may fail in the middle.
+    fn release(&mut self) {
+        self.now += self.draw(60) as i64;
+        let fault = match (self.draw(6), self.draw(30) as usize) {
+            (0, at) => Fault::CrashAt(at),
+            (1, at) => Fault::ErrorAt(at, EIO),
+            _ => Fault::None,
+        };
+        self.tell(format!("release at {} with {fault:?}", self.now));
+        let now = Timestamp::from_second(self.now).unwrap();
+        let spool = self.spool.clone().unwrap();
+        self.disk.set_fault(fault);
+        while spool.is_release_due(now) {
+            for released in spool.release_due(now) {
+                self.tell(format!("  {}", released.id));
+                let Timed { at, word } = self.timed[&released.id];
+                assert!(at <= self.now && word != Word::Hold, "{}", released.id);
+            }
+        }
+        drop(spool);
+        self.disk.set_fault(Fault::None);
+        match fault {
+            Fault::None => {}
+            Fault::CrashAt(_) if self.draw(2) == 0 => self.cut_power(),
+            Fault::CrashAt(_) => self.kill(),
+            // What could not be released is tried again, or found by the next process.
+            _ => match self.draw(3) {
+                0 => self.cut_power(),
+                1 => self.kill(),
+                _ => self.now += RETRY_AFTER,
+            },
+        }
+        self.release_rest();
+    }
+
+    fn release_rest(&mut self) {
+        let now = Timestamp::from_second(self.now).unwrap();
+        let spool = self.spool.clone().unwrap();
+        while spool.is_release_due(now) {
+            spool.release_due(now);
+        }
+        self.check();
+        self.check_releases();
+    }
+
+    /// What is due and nobody holds is in `ready/`.
+    fn check_releases(&self) {
+        for (id, (place, _)) in whole_queue(&self.disk, "") {
+            let is_due = self
+                .timed
+                .get(&id)
+                .is_some_and(|timed| timed.word == Word::Nothing && timed.at <= self.now);
+            assert!(!is_due || place == Place::Ready, "{id} is late");
         }
     }
 
     fn step(&mut self) {
-        match self.draw(20) {
+        match self.draw(23) {
             0..8 => self.send(),
             8..12 => self.take(),
             12..14 => self.command(),
             14..16 => self.cover(),
             16..18 => self.kill(),
             18 => self.cut_power(),
+            20.. => self.release(),
             _ => self.check(),
         }
     }
@@ -160,17 +259,32 @@ impl World {
             _ => Fault::None,
         };
         let count = self.draw(6) + 1;
-        let mut sizes = Vec::new();
+        let mut messages = Vec::new();
         for _ in 0..count {
-            sizes.push(match self.draw(12) {
+            let size = match self.draw(12) {
                 0 => 70_000,
                 1 => 0,
                 _ => self.draw(3_000) as usize,
+            };
+            let id = id(self.next);
+            self.next += 1;
+            messages.push(match self.draw(4) {
+                0 => {
+                    let at = self.now + self.draw(100) as i64;
+                    let word = Word::Nothing;
+                    self.timed.insert(id.clone(), Timed { at, word });
+                    (held_until(&id, Timestamp::from_second(at).unwrap()), size)
+                }
+                _ => (envelope(&id), size),
             });
         }
-        self.tell(format!("send {sizes:?} with {fault:?}"));
+        let words: Vec<_> = messages
+            .iter()
+            .map(|(envelope, size)| (size, envelope.hold.is_some()))
+            .collect();
+        self.tell(format!("send {words:?} with {fault:?}"));
         self.disk.set_fault(fault);
-        let results = self.commit_all(&sizes);
+        let results = self.commit_all(messages);
         self.disk.set_fault(Fault::None);
         for (id, size, result) in results {
             let fate = match (result, fault) {
@@ -197,31 +311,29 @@ impl World {
     }
 
     /// Commits them together: as many as fit are in one batch.
-    fn commit_all(&mut self, sizes: &[usize]) -> Vec<(MessageId, usize, Outcome)> {
+    fn commit_all(&self, messages: Vec<(Envelope, usize)>) -> Vec<(MessageId, usize, Outcome)> {
         let spool = self.spool.clone().unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()
             .build()
             .unwrap();
-        let first = self.next;
-        self.next += sizes.len() as u128;
         runtime.block_on(async {
             let mut commits = Vec::new();
-            for (number, size) in sizes.iter().enumerate() {
-                let id = id(first + number as u128);
-                if *size > LARGE {
+            for (envelope, size) in messages {
+                let id = envelope.id.clone();
+                if size > LARGE {
                     // Alone, since the threads of the runtime do its work in an order of their own.
-                    let result = submit(spool.clone(), id.clone(), *size).await;
+                    let result = submit(spool.clone(), envelope, size).await;
                     commits.push((
                         id,
-                        *size,
+                        size,
                         Box::pin(std::future::pending()) as _,
                         Some(result),
                     ));
                     continue;
                 }
-                let commit: Commit = Box::pin(submit(spool.clone(), id.clone(), *size));
-                commits.push((id, *size, commit, None));
+                let commit: Commit = Box::pin(submit(spool.clone(), envelope, size));
+                commits.push((id, size, commit, None));
             }
             std::future::poll_fn(|context| {
                 loop {
@@ -290,6 +402,14 @@ impl World {
             _ => directory.remove(&entry.id),
         };
         self.disk.set_fault(Fault::None);
+        if let Some(timed) = self.timed.get_mut(&entry.id) {
+            timed.word = match (which, &result) {
+                (3, _) => timed.word,
+                (_, Err(_)) => Word::Unknown,
+                (0, Ok(())) => Word::Hold,
+                (_, Ok(())) => Word::Release,
+            };
+        }
         if which == 3 {
             let (_, fate) = self.messages.get_mut(&entry.id).unwrap();
             *fate = match result {
@@ -361,9 +481,10 @@ impl World {
 type Outcome = Option<Result<Receipt, QueueError>>;
 type Commit = Pin<Box<dyn Future<Output = Result<Receipt, QueueError>>>>;
 
-async fn submit(spool: Spool, id: MessageId, size: usize) -> Result<Receipt, QueueError> {
-    let mut draft = spool.begin(envelope(&id)).await?;
-    draft.append(&content(&id, size)).await?;
+async fn submit(spool: Spool, envelope: Envelope, size: usize) -> Result<Receipt, QueueError> {
+    let content = content(&envelope.id, size);
+    let mut draft = spool.begin(envelope).await?;
+    draft.append(&content).await?;
     draft.commit().await
 }
 
@@ -385,6 +506,9 @@ fn whatever_happens_nothing_is_lost_doubled_or_altered() {
                 world.step();
             }
             world.cut_power();
+            // Whatever happened to its releases, all of it is released in the end.
+            world.now += 1_000;
+            world.release_rest();
         }));
         if let Err(panic) = result {
             println!("GATEPOST_SEED={seed}:\n  {}", world.story.join("\n  "));
@@ -409,7 +533,7 @@ fn a_commit_that_is_given_up_before_its_turn_leaves_nothing() {
     let _inside = runtime.enter();
     let mut context = Context::from_waker(Waker::noop());
     let mut commits: Vec<_> = (1..=3)
-        .map(|number| Box::pin(submit(spool.clone(), id(number), 100)))
+        .map(|number| Box::pin(submit(spool.clone(), envelope(&id(number)), 100)))
         .collect();
     for commit in &mut commits {
         assert!(commit.as_mut().poll(&mut context).is_pending());

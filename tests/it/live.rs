@@ -12,6 +12,7 @@ mod fair;
 mod faults;
 mod foreign;
 mod harness;
+mod later;
 mod load;
 mod log;
 mod logins;

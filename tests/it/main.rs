@@ -22,6 +22,7 @@ mod live;
 mod model_disk;
 mod process;
 mod queue_crash;
+mod queue_release;
 mod simulation;
 mod support;
 mod tidy;

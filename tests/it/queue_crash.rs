@@ -18,12 +18,13 @@ use gatepost::smtp::reply::Reply;
 use tokio::runtime::Runtime;
 
 use crate::model_disk::{Fault, ModelDisk, UNSYNCED, Unsynced};
+use crate::queue_release::send_under;
 
 const EIO: i32 = nix::errno::Errno::EIO as i32;
 const ENOSPC: i32 = nix::errno::Errno::ENOSPC as i32;
 
 /// Messages of both kinds: held in memory until the commit, and spilled in several pieces.
-const SIZES: [usize; 2] = [1_000, 200_000];
+pub(crate) const SIZES: [usize; 2] = [1_000, 200_000];
 
 pub(crate) const ROOT: &str = "/queue";
 
@@ -36,7 +37,7 @@ pub(crate) fn settings() -> SpoolSettings {
     }
 }
 
-fn open(disk: &ModelDisk) -> Result<(Spool, Recovered), QueueError> {
+pub(crate) fn open(disk: &ModelDisk) -> Result<(Spool, Recovered), QueueError> {
     Spool::open_stepped(&settings(), Arc::new(disk.clone()))
 }
 
@@ -94,11 +95,7 @@ pub(crate) async fn send(
     id: &MessageId,
     size: usize,
 ) -> Result<Receipt, QueueError> {
-    let mut draft = spool.begin(envelope(id)).await?;
-    for piece in content(id, size).chunks(3_000) {
-        draft.append(piece).await?;
-    }
-    drive(spool, draft.commit()).await
+    send_under(spool, envelope(id), size).await
 }
 
 /// Waits for something that a stepped spool has to be turned for.
@@ -135,6 +132,7 @@ pub(crate) fn whole_queue(disk: &ModelDisk, context: &str) -> Queue {
         let size = message.len();
         let expected = Envelope {
             size: size as u64,
+            hold: found.hold,
             ..envelope(&entry.id)
         };
         assert_eq!(found, expected, "{context}");
@@ -158,7 +156,7 @@ pub(crate) fn whole_queue(disk: &ModelDisk, context: &str) -> Queue {
 }
 
 /// Calls `check` with every state that the disk may be in after the power went.
-fn each_crash(disk: &ModelDisk, mut check: impl FnMut(ModelDisk, &str)) {
+pub(crate) fn each_crash(disk: &ModelDisk, mut check: impl FnMut(ModelDisk, &str)) {
     let pending = disk.pending();
     assert!(pending <= 10, "{pending} pending changes: sync more often");
     for kept in 0..1 << pending {
@@ -172,7 +170,7 @@ fn each_crash(disk: &ModelDisk, mut check: impl FnMut(ModelDisk, &str)) {
 }
 
 /// Checks what somebody at work in `ready/` relies on at any moment: where an envelope is, its message is.
-fn no_envelope_is_alone_in_ready(disk: &ModelDisk, context: &str) {
+pub(crate) fn no_envelope_is_alone_in_ready(disk: &ModelDisk, context: &str) {
     let files = disk.files();
     for path in files.keys() {
         if path.starts_with(Path::new(ROOT).join("ready")) && path.extension().unwrap() == "json" {
@@ -184,7 +182,7 @@ fn no_envelope_is_alone_in_ready(disk: &ModelDisk, context: &str) {
 
 /// Runs `work` with the fault at operation 0, 1, 2, ... until it is not reached any more. `work` gets a fresh disk each
 /// time; how many operations it took is up to it.
-fn at_every_operation(
+pub(crate) fn at_every_operation(
     fault: impl Fn(usize) -> Fault,
     mut work: impl FnMut(Fault) -> usize,
 ) -> usize {

@@ -15,6 +15,14 @@ pub enum Hold {
 }
 
 impl Hold {
+    /// What was asked for, as a report about the message repeats it: the value of the field Future-Release-Request.
+    pub fn request(self) -> String {
+        match self {
+            Self::For(interval) => format!("for;{}", interval.as_secs()),
+            Self::Until(time) => format!("until;{time}"),
+        }
+    }
+
     /// When the message is to be released. `None` if that is not in the future, or further away than `longest`.
     pub fn release_at(self, now: Timestamp, longest: Duration) -> Option<Timestamp> {
         let at = match self {
@@ -50,11 +58,11 @@ impl By {
     }
 }
 
-/// The value of HOLDFOR, `future-release-integer = %x31-39 *8DIGIT`, or of HOLDUNTIL, a time in UTC as RFC 3339 writes
-/// it.
+/// The value of HOLDFOR, `future-release-integer = %x31-39 *8DIGIT`, or of HOLDUNTIL, `date-time` of RFC 3339 section 5.6
+/// (so says erratum 2040).
 pub(super) fn parse_hold(keyword: &str, value: &str) -> Option<Hold> {
     if keyword == "HOLDUNTIL" {
-        return parse_utc(value).map(Hold::Until);
+        return parse_date_time(value).map(Hold::Until);
     }
     let well_formed = (1..=9).contains(&value.len())
         && !value.starts_with('0')
@@ -63,20 +71,36 @@ pub(super) fn parse_hold(keyword: &str, value: &str) -> Option<Hold> {
     Some(Hold::For(Duration::from_secs(seconds)))
 }
 
-/// `full-date "T" partial-time "Z"` and nothing else that a lenient reader would take for a time.
-fn parse_utc(text: &str) -> Option<Timestamp> {
-    const SHAPE: &[u8] = b"0000-00-00T00:00:00";
-    let (start, rest) = text.split_at_checked(SHAPE.len())?;
-    let in_shape = start.bytes().zip(SHAPE).all(|(byte, shape)| match shape {
+/// `full-date "T" partial-time ("Z" / time-numoffset)` and nothing else that a lenient reader would take for a time.
+fn parse_date_time(text: &str) -> Option<Timestamp> {
+    let rest = in_shape(text, b"0000-00-00T00:00:00")?;
+    let offset = match rest.strip_prefix('.') {
+        Some(fraction) => {
+            let offset = fraction.trim_start_matches(|c: char| c.is_ascii_digit());
+            (offset.len() < fraction.len()).then_some(offset)?
+        }
+        None => rest,
+    };
+    let well_formed = match offset.strip_prefix(['+', '-']) {
+        // time-hour and time-minute.
+        Some(offset) => {
+            in_shape(offset, b"00:00") == Some("")
+                && offset <= "23:59"
+                && offset.as_bytes()[3] <= b'5'
+        }
+        None => offset.eq_ignore_ascii_case("Z"),
+    };
+    well_formed.then(|| text.parse().ok())?
+}
+
+/// What follows a text of this shape, in which `0` is any digit.
+fn in_shape<'a>(text: &'a str, shape: &[u8]) -> Option<&'a str> {
+    let (start, rest) = text.split_at_checked(shape.len())?;
+    let fits = start.bytes().zip(shape).all(|(byte, shape)| match shape {
         b'0' => byte.is_ascii_digit(),
         other => byte.eq_ignore_ascii_case(other),
     });
-    let fraction = rest.strip_suffix(['Z', 'z'])?;
-    let well_formed = fraction.is_empty()
-        || fraction.strip_prefix('.').is_some_and(|digits| {
-            !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
-        });
-    (in_shape && well_formed).then(|| text.parse().ok())?
+    fits.then_some(rest)
 }
 
 /// `by-value = by-time ";" by-mode [by-trace]`, `by-time = ["-" / "+"] 1*9digit`.
@@ -142,7 +166,19 @@ mod tests {
             ("2026-13-01T00:00:00Z", None),
             ("2026-11-21T24:00:00Z", None),
             ("2026-11-21T09:30:00", None),
-            ("2026-11-21T09:30:00+00:00", None),
+            (
+                "2026-11-21T10:30:00.25+01:00",
+                Some("2026-11-21T09:30:00.25Z"),
+            ),
+            ("2026-11-21T00:30:00-09:00", Some("2026-11-21T09:30:00Z")),
+            ("2026-11-21T09:30:00-00:00", Some("2026-11-21T09:30:00Z")),
+            ("2026-11-21T09:30:00+24:00", None),
+            ("2026-11-21T09:30:00+01:60", None),
+            ("2026-11-21T09:30:00+0100", None),
+            ("2026-11-21T09:30:00+01", None),
+            ("2026-11-21T09:30:00+01:00Z", None),
+            ("2026-11-21T09:30:00Zz", None),
+            ("2026-11-21T09:30:00.\u{e9}Z", None),
             ("2026-11-21T09:30Z", None),
             ("2026-11-21T09:30:00.Z", None),
             ("2026-11-21 09:30:00Z", None),

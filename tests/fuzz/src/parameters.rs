@@ -18,11 +18,7 @@ pub fn check_parameters(data: &[u8]) {
     let mut script = Script(data);
     let chosen = u16::from_le_bytes([script.octet(), script.octet()]);
     let smtputf8 = script.octet() & 1 == 1;
-    let every: Vec<Extension> = Extension::ALL
-        .into_iter()
-        .chain([Extension::FutureRelease])
-        .collect();
-    let offered: Vec<Extension> = every
+    let offered: Vec<Extension> = Extension::ALL
         .iter()
         .enumerate()
         .filter(|(index, _)| chosen & (1 << index) != 0)
