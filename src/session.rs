@@ -144,8 +144,8 @@ pub struct Session {
     errors: u32,
     failed_logins: u32,
     messages: u64,
-    /// How often MAIL was accepted.
-    transactions: u32,
+    /// How often the client has said MAIL since its login.
+    mails: u32,
     /// Why it closed, for the log.
     ending: &'static str,
     now: Now,
@@ -311,7 +311,7 @@ impl Session {
             errors: 0,
             failed_logins: 0,
             messages: 0,
-            transactions: 0,
+            mails: 0,
             ending: "client closed the connection",
             now,
             begun: now.instant,

@@ -236,7 +236,9 @@ fn explain(
     explanation
         .steps
         .push(match ReversePath::parse(&bracketed(&args.from)) {
-            Ok(path) if !path.is_ascii() && !international => not_ascii("MAIL", &args.from),
+            Ok(path) if !path.is_ascii() && !international => {
+                not_ascii("MAIL", &args.from, Reply::non_ascii_sender())
+            }
             Ok(reverse_path) => {
                 let question = Question::Sender {
                     reverse_path: &reverse_path,
@@ -273,7 +275,9 @@ fn explain(
                 error.to_string(),
                 None,
             ),
-            Ok(path) if !path.is_ascii() && !international => not_ascii("RCPT", to),
+            Ok(path) if !path.is_ascii() && !international => {
+                not_ascii("RCPT", to, Reply::non_ascii_address())
+            }
             Ok(_) if accepted >= profile.recipients_max => Step::refused(
                 "RCPT",
                 to,
@@ -312,10 +316,7 @@ fn explain(
                 // Nothing is said to the client about a good header: its answer is the one to the whole message.
                 Step::new("FROM", about, verdict, None)
             } else {
-                Step {
-                    reply: Some(Reply::non_ascii_author()),
-                    ..not_ascii("FROM", &about)
-                }
+                not_ascii("FROM", &about, Reply::non_ascii_author())
             });
     }
     if accepted > 0 {
@@ -415,19 +416,13 @@ fn hold(keyword: &str, value: String, profile: &Profile, now: Now) -> (Step, Opt
 }
 
 /// A path that only SMTPUTF8 could carry, where that is withheld.
-fn not_ascii(step: &'static str, address: &str) -> Step {
+fn not_ascii(step: &'static str, address: &str, reply: Reply) -> Step {
     let rule = Rule {
         name: "extensions.withhold",
         origin: None,
     };
     let reason = "not ASCII, and SMTPUTF8 is withheld";
-    Step::refused(
-        step,
-        address,
-        Reply::non_ascii_address(),
-        reason,
-        Some(rule),
-    )
+    Step::refused(step, address, reply, reason, Some(rule))
 }
 
 /// The address as MAIL and RCPT write it; brackets that are there already are left alone.
@@ -754,7 +749,7 @@ limit recipients_per_day = 3 (at accounts.toml:9): 0 used"
         assert_eq!(
             refused,
             [
-                "MAIL 553 5.6.7 a non-ASCII address needs SMTPUTF8",
+                "MAIL 550 5.6.7 a non-ASCII sender address needs SMTPUTF8",
                 "RCPT 553 5.6.7 a non-ASCII address needs SMTPUTF8",
                 "FROM 550 5.6.7 message refused: a non-ASCII address in From or Sender needs SMTPUTF8",
             ]

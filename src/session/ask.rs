@@ -256,7 +256,6 @@ impl PolicyAsk<'_> {
                     }
                     _ => Reply::sender_ok(),
                 };
-                session.transactions += 1;
                 session.state = State::Mail(Box::new(Transaction::new(ready, *proposal)));
                 session.respond(reply);
             }

@@ -389,6 +389,13 @@ impl Session {
                 "not authenticated",
             );
         }
+        // RFC 9422 section 4.1: whether it succeeds or fails.
+        self.mails += 1;
+        if self.mails > self.profile.messages_max {
+            let reply = Reply::too_many_messages(self.profile.messages_max);
+            let reason = "limits.messages_per_connection";
+            return self.refuse_mail(Some(&reverse_path), reply, reason);
+        }
         if matches!(self.state, State::Mail(_) | State::Chunks(_)) {
             let reply = Reply::bad_sequence("a transaction is already open: RSET first");
             return self.refuse_mail(Some(&reverse_path), reply, "nested MAIL");
@@ -399,7 +406,7 @@ impl Session {
             Err(reply) => return self.refuse_mail(Some(&reverse_path), reply, "bad parameter"),
         };
         if !parameters.smtputf8 && !reverse_path.is_ascii() {
-            let reply = Reply::non_ascii_address();
+            let reply = Reply::non_ascii_sender();
             return self.refuse_mail(Some(&reverse_path), reply, "no SMTPUTF8");
         }
         // RFC 1870 section 6.1: refuse here, before the client has sent it all.
@@ -418,11 +425,6 @@ impl Session {
             Ok(terms) => terms,
             Err(reply) => return self.refuse_mail(Some(&reverse_path), reply, "bad parameter"),
         };
-        if self.transactions >= self.profile.messages_max {
-            let reply = Reply::too_many_messages(self.profile.messages_max);
-            let reason = "limits.messages_per_connection";
-            return self.refuse_mail(Some(&reverse_path), reply, reason);
-        }
         self.state = match std::mem::replace(&mut self.state, State::Closed) {
             State::Ready(ready) => State::JudgingSender(
                 ready,

@@ -31,7 +31,7 @@ pub struct Profile {
     pub received_fields_max: usize,
     /// Recipients of one message. RFC 5321 section 4.5.3.1.8 wants at least 100.
     pub recipients_max: usize,
-    /// Messages that may be begun on one connection.
+    /// How often MAIL may be said on one connection, refused ones included (RFC 9422 section 4.1, MAILMAX).
     pub messages_max: u32,
     /// What accounts without limits of their own may send in an hour. The policy judges by it; LIMITS tells it.
     pub messages_per_hour: Limit,

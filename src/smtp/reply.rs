@@ -273,7 +273,12 @@ impl Reply {
         Self::new(501, 1, 3, text)
     }
 
-    /// A path or an argument that is not ASCII, without SMTPUTF8 (RFC 6531 section 3.5).
+    /// MAIL with a reverse-path that is not ASCII, without SMTPUTF8: RFC 6531 section 3.5 has 550 here.
+    pub fn non_ascii_sender() -> Self {
+        Self::new(550, 6, 7, "a non-ASCII sender address needs SMTPUTF8")
+    }
+
+    /// RCPT or VRFY with an address that is not ASCII, without SMTPUTF8: RFC 6531 section 3.5 has 553 here.
     pub fn non_ascii_address() -> Self {
         Self::new(553, 6, 7, "a non-ASCII address needs SMTPUTF8")
     }
