@@ -227,6 +227,9 @@ struct Transaction {
     recipients: Vec<Addressee>,
 }
 
+/// How a session ends that its client ends as it should.
+const QUIT: &str = "client quit";
+
 /// A message on its way in.
 #[derive(Debug)]
 struct Transfer {
@@ -379,6 +382,11 @@ impl Session {
     /// Why the session closed, in a few words for the log.
     pub fn ending(&self) -> &'static str {
         self.ending
+    }
+
+    /// Whether the client has ended it with QUIT.
+    pub fn has_quit(&self) -> bool {
+        self.ending == QUIT
     }
 
     /// How many messages were accepted so far.

@@ -2,7 +2,7 @@
 //!
 //! A client that loses its connection after the end of the data, and before our reply, cannot know whether the message
 //! was queued, and sends it again (RFC 1047). So a message that was queued is remembered by its fingerprint until its
-//! client has surely heard the 250, which it has when it goes on talking, and at most for `duplicate_window`. The same
+//! client has surely heard the 250, which it has when it goes on talking or takes its leave in good order, and at most for `duplicate_window`. The same
 //! message again is answered with the first one's id, and nothing is queued.
 //!
 //! A crash between the commit and the reply looks the same to a client: what lies in the directories and is young

@@ -159,9 +159,15 @@ impl Connection {
         while let Step::Report(event) = session.next_step() {
             self.services.audit.session(&self.scope, &event);
         }
-        let messages = session.messages();
+        let (messages, has_quit) = (session.messages(), session.has_quit());
         drop(session);
-        Box::pin(self.linger()).await;
+        // One that sent its QUIT along with the end of the data has heard the answer if it stays to say goodbye.
+        if Box::pin(self.linger()).await
+            && has_quit
+            && let Some(fingerprint) = self.undelivered.take()
+        {
+            self.services.spool.delivered(&fingerprint);
+        }
         self.closed(reason, messages, begun);
     }
 
@@ -499,8 +505,9 @@ impl Connection {
         }
     }
 
-    /// Says goodbye on TLS and TCP, then reads what the client still sends, for a bounded while.
-    async fn linger(&mut self) {
+    /// Says goodbye on TLS and TCP, then reads what the client still sends, for a bounded while. Whether the client has
+    /// said goodbye, too.
+    async fn linger(&mut self) -> bool {
         let mut transport = mem::replace(&mut self.transport, Transport::Gone);
         let drain = async {
             transport.shutdown().await?;
@@ -508,14 +515,13 @@ impl Connection {
             let mut left = LINGER_BYTES_MAX;
             while left > 0 {
                 match transport.read(&mut space).await? {
-                    0 => break,
+                    0 => return Ok(true),
                     count => left = left.saturating_sub(count),
                 }
             }
-            io::Result::Ok(())
+            io::Result::Ok(false)
         };
-        // Whether the client heard it is its own affair from here on.
-        let _ = timeout(LINGER_TIMEOUT, drain).await;
+        matches!(timeout(LINGER_TIMEOUT, drain).await, Ok(Ok(true)))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use zeroize::Zeroizing;
 
 use super::{
-    Addressee, Discard, Greeting, Input, Proposal, Ready, Session, State, Terms, Transaction,
+    Addressee, Discard, Greeting, Input, Proposal, QUIT, Ready, Session, State, Terms, Transaction,
 };
 use crate::decision::Limit;
 use crate::envelope::{Body, DeliverByMode};
@@ -73,7 +73,7 @@ impl Session {
             } => self.mail(reverse_path, &parameters),
             Command::Noop => self.respond(Reply::ok()),
             Command::Quit => {
-                self.close("client quit");
+                self.close(QUIT);
                 self.replies.push_back(Reply::goodbye());
             }
             Command::Rcpt {

@@ -25,10 +25,6 @@ const FIELDS: &str = "From: Alice <alice@example.org>\r\nTo: bob@example.net\r\n
 const DATED: &str =
     "Date: Sat, 21 Nov 2026 09:30:00 +0000\r\nMessage-ID: <1.first@laptop.example.org>\r\n";
 
-/// The same message is another one each time that it is sent. Exim sends QUIT along with the last chunk, and nothing
-/// shows then whether it has heard that the message is queued.
-const REPEATED_ON_PURPOSE: &str = "duplicate_window = \"off\"\n";
-
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Listener {
     Implicit,
@@ -337,7 +333,7 @@ fn queued(daemon: &Daemon) -> usize {
 const LISTENERS: [Listener; 2] = [Listener::StartTls, Listener::Implicit];
 
 fn every_message_arrives(name: &str, client: Client) {
-    let daemon = Daemon::serve(&[(ALICE, PASSWORD, &[])], REPEATED_ON_PURPOSE);
+    let daemon = Daemon::serve(&[(ALICE, PASSWORD, &[])], "");
     for listener in LISTENERS {
         for mechanism in ["PLAIN", "LOGIN"] {
             for sample in samples() {
@@ -510,7 +506,7 @@ fn programs_log_in_with_scram() {
 fn programs_send_odd_passwords() {
     let longest = "x".repeat(255);
     for password in ["1", "a:b c%d%s@e", &longest] {
-        let daemon = Daemon::serve(&[(ALICE, password, &[])], REPEATED_ON_PURPOSE);
+        let daemon = Daemon::serve(&[(ALICE, password, &[])], "");
         for (name, client) in PROGRAMS {
             for mechanism in ["PLAIN", "LOGIN"] {
                 let message = &samples()[0].message;
