@@ -113,6 +113,7 @@ fn account() -> Arc<Account> {
         note: None,
         origin,
         credential: None,
+        grant: None,
     })
 }
 

@@ -23,7 +23,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::clock::Now;
-use crate::decision::{Account, Authentication, Claim, Credential, RefusedLogin, Unavailable};
+use crate::decision::{
+    Account, Authentication, Claim, Credential, Grant, RefusedLogin, TokenFault, Unavailable,
+};
 use crate::diagnostic::Finding;
 use crate::sasl::external::Certificate;
 use crate::sasl::scram::{Offer, Proof};
@@ -41,6 +43,7 @@ mod remembered;
 pub mod scram;
 pub mod state;
 pub mod stored;
+pub mod token;
 
 use directory::{CredentialRecord, Directory};
 use edit::Edit;
@@ -50,6 +53,7 @@ use password::{MEMORY_KIB_MAX, Parameters};
 use remembered::Remembered;
 use state::LoginState;
 use stored::Stored;
+use token::{IssuerSettings, Issuers, Judged};
 
 /// A future that can be sent to another thread, in a box: what an asynchronous method of a trait object gives.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -74,8 +78,8 @@ pub trait CredentialStore: Send + Sync {
     /// possible where it names several.
     fn logins_of(&self, certificate: &Certificate) -> Vec<Arc<Account>>;
 
-    /// The same login as it stands now; `None` if its account or its credential was removed, or the credential has
-    /// expired. For sessions that outlive a reload.
+    /// The same login as it stands now; `None` if its account, its credential or the issuer of its token was removed,
+    /// or the credential has expired. For sessions that outlive a reload.
     fn account(&self, login: &Account) -> Option<Arc<Account>>;
 }
 
@@ -94,6 +98,8 @@ pub struct AccountSettings {
     pub upgrade_hashes: bool,
     /// Whether a certificate can name an account, which then needs nothing else to log in with.
     pub named_by_certificates: bool,
+    /// Whose tokens are taken. At most one of them is asked about tokens that do not say whose they are.
+    pub issuers: Vec<IssuerSettings>,
 }
 
 impl AccountSettings {
@@ -135,17 +141,19 @@ struct State {
     hasher: Arc<Hasher>,
     /// Stays through reloads: what is remembered is bound to the stored hash, not to the file.
     remembered: Option<Arc<Remembered>>,
+    issuers: Issuers,
 }
 
 impl Accounts {
     /// Reads the accounts file. Warnings come with the accounts; any error comes without. Blocks on the disk.
     pub fn open(settings: &AccountSettings) -> Result<(Self, Vec<Finding>), Vec<Finding>> {
-        let (directory, warnings) = read(settings)?;
+        let (directory, issuers, warnings) = read(settings, &Issuers::default())?;
         let state = State {
             settings: settings.clone(),
             directory,
             hasher: Arc::new(Hasher::new(settings.hash_memory_kib(), settings.hash_queue)),
             remembered: settings.cache_for.and_then(Remembered::new).map(Arc::new),
+            issuers,
         };
         let accounts = Self {
             state: ArcSwap::from_pointee(state),
@@ -198,7 +206,7 @@ impl Accounts {
 
     fn replace(&self, settings: &AccountSettings) -> Result<(Summary, Vec<Finding>), Vec<Finding>> {
         let old = self.state.load_full();
-        let (directory, warnings) = read(settings)?;
+        let (directory, issuers, warnings) = read(settings, &old.issuers)?;
         let same_file = old.settings.file == settings.file;
         if same_file && directory.is_blank() && !old.directory.is_blank() {
             // What an editor that truncates before it writes leaves for a moment. Whoever means to have no account
@@ -227,8 +235,15 @@ impl Accounts {
             directory,
             hasher,
             remembered,
+            issuers,
         }));
         Ok((self.summary(), warnings))
+    }
+
+    /// Fetches the keys of issuers that are not there or have become old. Returns at once; to be called every few
+    /// seconds, within the runtime.
+    pub fn refresh_keys(&self, now: Now) {
+        self.state.load().issuers.refresh(now);
     }
 
     /// What is in force now, in numbers.
@@ -495,6 +510,7 @@ impl Accounts {
                 reason: RefusedLogin::CertificateNotValid,
                 name: Some(login.name.clone()),
                 credential: login.credential_name().map(str::to_owned),
+                issuer: None,
             });
         }
         let identities = Identities {
@@ -502,6 +518,50 @@ impl Accounts {
             authentication: &login.name,
         };
         self.admit(login, identities, client)
+    }
+
+    async fn check_token(
+        &self,
+        authorization_identity: &str,
+        token: &Secret,
+        client: IpAddr,
+    ) -> Result<Authentication, Unavailable> {
+        let state = self.state.load_full();
+        let Judged { issuer, answer } = state.issuers.check(token, Now::read()).await?;
+        let refuse = |reason, name| {
+            Ok(Authentication::Refuse {
+                reason,
+                name,
+                credential: None,
+                issuer: issuer.clone(),
+            })
+        };
+        let verified = match answer {
+            Ok(verified) => verified,
+            Err(fault) => return refuse(RefusedLogin::Token(fault), None),
+        };
+        let Ok(name) = prepare_name(&verified.name) else {
+            return refuse(RefusedLogin::Token(TokenFault::Account), None);
+        };
+        // The accounts as they stand now, which a reload may have changed while the issuer was asked.
+        let state = self.state.load();
+        let Some(record) = state.directory.find(&name) else {
+            // Nobody has typed it: it is what the issuer says, so it is fit for the log.
+            return refuse(RefusedLogin::UnknownAccount, Some(name));
+        };
+        let grant = issuer.clone().map(|issuer| Grant {
+            issuer,
+            expires: verified.expires,
+        });
+        let login = Account {
+            grant,
+            ..(*record.account).clone()
+        };
+        let identities = Identities {
+            authorization: authorization_identity,
+            authentication: &name,
+        };
+        self.admit(&Arc::new(login), identities, client)
     }
 
     /// Whether a login whose secret was right may come in now and from there.
@@ -533,14 +593,43 @@ impl Accounts {
             reason,
             name: Some(account.name.clone()),
             credential: account.credential_name().map(str::to_owned),
+            issuer: account
+                .grant
+                .as_ref()
+                .map(|grant| Arc::clone(&grant.issuer)),
         })
     }
 }
 
-fn read(settings: &AccountSettings) -> Result<(Directory, Vec<Finding>), Vec<Finding>> {
-    let (directory, warnings) = Directory::read(&settings.file, settings.hash_memory_kib())?;
-    let warnings = file::relevant(warnings, settings.named_by_certificates);
-    Ok((directory, warnings))
+/// Reads all files that `settings` name; `old` is what was known of issuers.
+fn read(
+    settings: &AccountSettings,
+    old: &Issuers,
+) -> Result<(Directory, Issuers, Vec<Finding>), Vec<Finding>> {
+    let mut findings = Vec::new();
+    let directory = match Directory::read(&settings.file, settings.hash_memory_kib()) {
+        Ok((directory, warnings)) => {
+            findings.extend(warnings);
+            Some(directory)
+        }
+        Err(errors) => {
+            findings.extend(errors);
+            None
+        }
+    };
+    let without_password = settings.named_by_certificates || !settings.issuers.is_empty();
+    let mut findings = file::relevant(findings, without_password);
+    match (directory, Issuers::open(&settings.issuers, old)) {
+        (Some(directory), Ok((issuers, warnings))) => {
+            findings.extend(warnings);
+            Ok((directory, issuers, findings))
+        }
+        (None, Ok(_)) => Err(findings),
+        (_, Err(errors)) => {
+            findings.extend(errors);
+            Err(findings)
+        }
+    }
 }
 
 fn has_expired(credential: &Credential, now: Now) -> bool {
@@ -576,6 +665,7 @@ fn refuse(reason: RefusedLogin, name: Option<String>) -> Result<Authentication, 
         reason,
         name,
         credential: None,
+        issuer: None,
     })
 }
 
@@ -617,6 +707,13 @@ impl CredentialStore for Accounts {
                     };
                     self.check_scram(identities, proof, client).await
                 }
+                Claim::Token {
+                    authorization_identity,
+                    token,
+                } => {
+                    self.check_token(authorization_identity, token, client)
+                        .await
+                }
             }
         })
     }
@@ -653,6 +750,10 @@ impl CredentialStore for Accounts {
 
     fn account(&self, login: &Account) -> Option<Arc<Account>> {
         let state = self.state.load();
+        let vouched = login.grant.as_ref();
+        if vouched.is_some_and(|grant| !state.issuers.has(&grant.issuer)) {
+            return None;
+        }
         let record = state.directory.find(&login.name)?;
         let account = record.login(login.credential_name())?;
         match account.credential.as_deref() {

@@ -107,8 +107,10 @@ impl Audit {
                 credential,
                 mechanism,
                 certificate,
+                issuer,
             } => {
                 let (credential, certificate) = (credential.as_deref(), certificate.as_deref());
+                let issuer = issuer.as_deref();
                 tracing::info!(
                     event = "auth.accepted",
                     session,
@@ -117,7 +119,8 @@ impl Audit {
                     account,
                     credential,
                     mechanism,
-                    certificate
+                    certificate,
+                    issuer
                 );
             }
             Event::AuthRefused {
@@ -125,11 +128,13 @@ impl Audit {
                 credential,
                 mechanism,
                 certificate,
+                issuer,
                 reply,
                 reason,
             } => {
                 let (account, credential) = (account.as_deref(), credential.as_deref());
                 let certificate = certificate.as_deref();
+                let issuer = issuer.as_deref();
                 let reply = (reply, reply.to_string());
                 refused!(
                     reply.0,
@@ -141,6 +146,7 @@ impl Audit {
                     credential,
                     mechanism,
                     certificate,
+                    issuer,
                     reply = reply.1,
                     reason
                 );
@@ -611,6 +617,7 @@ mod tests {
             credential: None,
             mechanism: Some("PLAIN"),
             certificate: None,
+            issuer: None,
             reply: Reply::authentication_failed(),
             reason: reason.to_owned(),
         }
@@ -676,6 +683,7 @@ mod tests {
             credential: None,
             mechanism: None,
             certificate: None,
+            issuer: None,
             reply: Reply::authentication_unavailable(),
             reason: "x".to_owned(),
         };

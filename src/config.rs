@@ -33,6 +33,7 @@ use crate::smtp::extension::Extension;
 use crate::tls::client::{ClientAuthorityFiles, ClientCertificates};
 use crate::tls::{CertificateFiles, MinimumVersion, TlsSettings};
 
+mod issuers;
 mod keys;
 mod quantity;
 mod reader;
@@ -176,9 +177,16 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
         section.duration("handshake_timeout", server.handshake_timeout, TIMEOUT);
 
     let section = document.section("auth");
+    let issuers = issuers::issuers(document);
     let by_certificate = (!authorities.is_empty()).then_some(Mechanism::External);
-    let mechanisms = mechanisms(&section)
-        .unwrap_or_else(|| [profile.mechanisms, by_certificate.into_iter().collect()].concat());
+    let by_token: &[Mechanism] = match document.lacks("token_issuer") {
+        true => &[],
+        false => &[Mechanism::OauthBearer, Mechanism::Xoauth2],
+    };
+    let mechanisms = mechanisms(&section).unwrap_or_else(|| {
+        let by_certificate = by_certificate.into_iter().collect();
+        [profile.mechanisms, by_certificate, by_token.to_vec()].concat()
+    });
     let external = mechanisms.contains(&Mechanism::External);
     if let (Some(origin), false) = (origins.client_authorities.first(), external) {
         let finding = Finding::warning(format!(
@@ -192,6 +200,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let hash_queue = section.count("hash_queue", HASH_QUEUE, HASH_QUEUE_BOUNDS);
     let cache_for = section.duration_or_off("cache_for", Some(CACHE_FOR), CACHE_FOR_BOUNDS);
     let upgrade_hashes = section.flag("upgrade_hashes", false);
+    issuers::report_mismatch(document, &section, &mechanisms);
 
     let section = document.section("extensions");
     let mut extensions = extensions(&section);
@@ -301,6 +310,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
         profile: Profile {
             hostname,
             mechanisms,
+            token_hint: issuers::hint(&issuers),
             extensions,
             future_release_max: future_release_max.unwrap_or(profile.future_release_max),
             deliver_by_min,
@@ -343,6 +353,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             cache_for,
             upgrade_hashes,
             named_by_certificates: external && by_certificate.is_some(),
+            issuers,
         },
         policy: PolicySettings {
             messages_per_hour,
@@ -672,9 +683,6 @@ fn mechanisms(section: &Section<'_>) -> Option<Vec<Mechanism>> {
             None => {
                 let upper = value.to_ascii_uppercase();
                 let hint = match nearest(&upper, names()) {
-                    _ if MECHANISMS_TO_COME.contains(&upper.as_str()) => {
-                        format!("it is not available in this version; {example}")
-                    }
                     Some(near) => format!("did you mean \"{near}\"?"),
                     None => example.clone(),
                 };
@@ -795,6 +803,3 @@ const JOURNAL_SIZE: Bounds<Size> = Bounds::new(Size(8 << 20), Size(1 << 30)).bec
 );
 
 const ACCOUNTS_FILE_HINT: &str = "name the file of the accounts: [accounts] with file = \"accounts.toml\"; `gatepost account add` fills it";
-
-/// Mechanisms that have a name in the contract and no code yet.
-const MECHANISMS_TO_COME: &[&str] = &["OAUTHBEARER", "XOAUTH2"];

@@ -25,6 +25,7 @@ use tokio::time::MissedTickBehavior;
 
 use crate::account::Accounts;
 use crate::account::state::{LoginState, STATE_FILE};
+use crate::account::token::IssuerSettings;
 use crate::audit::{self, Audit, LogControl, Observer};
 use crate::clock::{Instant, Now, Timestamp, rfc3339_milliseconds};
 use crate::config::survey::{Survey, survey};
@@ -72,7 +73,10 @@ pub fn run(path: &Path, hooks: Hooks) -> Result<(), Vec<Finding>> {
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(|error| vec![Finding::error(format!("cannot start the runtime: {error}"))])?;
-    runtime.block_on(serve(path, hooks))
+    let served = runtime.block_on(serve(path, hooks));
+    // What may still run is a question to somebody else, as for the address of a host, that nobody waits for any more.
+    runtime.shutdown_background();
+    served
 }
 
 async fn serve(path: &Path, hooks: Hooks) -> Result<(), Vec<Finding>> {
@@ -307,11 +311,13 @@ impl Daemon {
         self.ticks += 1;
         report_queue(&self.services.spool);
         self.release_due();
+        self.accounts.refresh_keys(Now::read());
         let changed = self.watch.changed().await;
-        if changed.contains(&self.config.accounts.file) {
+        let of_accounts: Vec<PathBuf> = files_of_accounts(&self.config).collect();
+        if changed.iter().any(|path| of_accounts.contains(path)) {
             self.reload_accounts().await;
         }
-        let of_certificate = |path: &PathBuf| path != &self.config.accounts.file;
+        let of_certificate = |path: &PathBuf| !of_accounts.contains(path);
         if changed.iter().any(of_certificate) {
             self.reload_certificates().await;
         }
@@ -610,8 +616,15 @@ fn watched(config: &Config) -> Vec<PathBuf> {
     let authorities = authorities.flat_map(|files| [Some(files.file.clone()), files.crl.clone()]);
     certificates
         .chain(authorities.flatten())
-        .chain([config.accounts.file.clone()])
+        .chain(files_of_accounts(config))
         .collect()
+}
+
+/// Those of them that say who may log in: the accounts file, and keys of issuers.
+fn files_of_accounts(config: &Config) -> impl Iterator<Item = PathBuf> {
+    let accounts = &config.accounts;
+    let keys = accounts.issuers.iter().filter_map(IssuerSettings::key_file);
+    std::iter::once(accounts.file.clone()).chain(keys.map(Path::to_owned))
 }
 
 /// What tells one state of a file from another.

@@ -203,6 +203,24 @@ pub struct Account {
     pub origin: Origin,
     /// The credential that was used to log in; `None` for the account's own password.
     pub credential: Option<Arc<Credential>>,
+    /// The token that was used to log in; `None` for anything else.
+    pub grant: Option<Grant>,
+}
+
+/// What a token says of a login: who vouches for it, and how long.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// Who issued the token, as the configuration names it.
+    pub issuer: Arc<str>,
+    /// From when on it is good for nothing, the leeway for clocks included; `None` if it does not say.
+    pub expires: Option<Timestamp>,
+}
+
+impl Grant {
+    /// Whether it is good for nothing any more.
+    pub fn has_expired(&self, now: Timestamp) -> bool {
+        self.expires.is_some_and(|expires| now >= expires)
+    }
 }
 
 impl Account {
@@ -300,6 +318,13 @@ pub enum Claim {
         /// What it was checked against, and whether it holds.
         proof: Proof,
     },
+    /// A token that somebody else has issued, and that says itself whose it is (OAUTHBEARER, RFC 7628; XOAUTH2).
+    Token {
+        /// Whom the client wants to act for; empty means for whom the token names.
+        authorization_identity: String,
+        /// The token. It can be empty: a client that wants to be told where to get one.
+        token: Secret,
+    },
 }
 
 /// The answer to a [`Claim`].
@@ -316,6 +341,8 @@ pub enum Authentication {
         name: Option<String>,
         /// The credential whose secret it was, where it was one.
         credential: Option<String>,
+        /// Who issued the token, where there was one of a known issuer.
+        issuer: Option<Arc<str>>,
     },
 }
 
@@ -346,6 +373,9 @@ pub enum RefusedLogin {
     /// EXTERNAL, with a certificate that is nobody's.
     #[error("no account has this certificate")]
     UnknownCertificate,
+    /// The token is not good.
+    #[error(transparent)]
+    Token(TokenFault),
     /// No account of this name.
     #[error("no such account")]
     UnknownAccount,
@@ -355,6 +385,47 @@ pub enum RefusedLogin {
     /// The password does not match.
     #[error("wrong password")]
     WrongPassword,
+}
+
+/// What is wrong with a token. Its text is a `reason` of `auth.refused` and stays as it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum TokenFault {
+    /// The claim that names the account is not there, or is no text that could be a name.
+    #[error("token names no account")]
+    Account,
+    /// Signed with an algorithm that is not in `algorithms`, or that the key is not for.
+    #[error("token has an algorithm that is not allowed")]
+    Algorithm,
+    /// It is for somebody else.
+    #[error("token is for another audience")]
+    Audience,
+    /// Its time is over.
+    #[error("token has expired")]
+    Expired,
+    /// The issuer says that it is good for nothing (RFC 7662 section 2.2).
+    #[error("token is not active")]
+    Inactive,
+    /// It says that it is from somebody who is not among `[[token_issuer]]`, or from nobody.
+    #[error("token is from an unknown issuer")]
+    Issuer,
+    /// The issuer has no such key.
+    #[error("token is signed with an unknown key")]
+    Key,
+    /// It is no signed JWT (RFC 7519), or says something twice, or not in the way in which it is said.
+    #[error("token is malformed")]
+    Malformed,
+    /// Its time has not come.
+    #[error("token is not valid yet")]
+    NotYetValid,
+    /// It does not give the right that is wanted.
+    #[error("token lacks the scope")]
+    Scope,
+    /// It was not made by the issuer, or was changed.
+    #[error("token has a wrong signature")]
+    Signature,
+    /// It names the account by an e-mail address which the issuer says is not verified.
+    #[error("token has an unverified e-mail address")]
+    Unverified,
 }
 
 /// The credentials could not be checked: a fault or an overload of ours, never the client's.

@@ -3,6 +3,7 @@
 //! Names and fields are part of the contract. No event can hold a secret: none has a field for one.
 
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use crate::envelope::MessageId;
 use crate::smtp::reply::Reply;
@@ -39,6 +40,8 @@ pub enum Event {
         mechanism: &'static str,
         /// The fingerprint of the certificate, where that was the proof.
         certificate: Option<String>,
+        /// Who issued the token, where it was one.
+        issuer: Option<Arc<str>>,
     },
     /// `auth.refused`
     AuthRefused {
@@ -50,6 +53,8 @@ pub enum Event {
         mechanism: Option<&'static str>,
         /// The fingerprint of the certificate, where that was to be the proof.
         certificate: Option<String>,
+        /// Who issued the token, where there was one of a known issuer.
+        issuer: Option<Arc<str>>,
         /// What the client heard.
         reply: Reply,
         /// Why.

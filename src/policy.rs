@@ -387,6 +387,7 @@ mod tests {
             note: None,
             origin: origin(1),
             credential: None,
+            grant: None,
         }
     }
 

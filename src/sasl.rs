@@ -14,6 +14,7 @@ use zeroize::Zeroizing;
 use crate::decision::Claim;
 use crate::secret::Secret;
 
+pub mod bearer;
 pub mod external;
 pub mod scram;
 
@@ -27,22 +28,28 @@ pub enum Mechanism {
     /// LOGIN: two prompts, two answers; never standardised and known to every old device
     /// (draft-murchison-sasl-login).
     Login,
+    /// OAUTHBEARER (RFC 7628).
+    OauthBearer,
     /// PLAIN (RFC 4616).
     Plain,
     /// SCRAM-SHA-256 (RFC 7677).
     ScramSha256,
     /// SCRAM-SHA-256-PLUS: the same, bound to the TLS channel.
     ScramSha256Plus,
+    /// XOAUTH2: what Google and Microsoft had before OAUTHBEARER; never standardised.
+    Xoauth2,
 }
 
 impl Mechanism {
     /// All that there are.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::External,
         Self::Login,
+        Self::OauthBearer,
         Self::Plain,
         Self::ScramSha256,
         Self::ScramSha256Plus,
+        Self::Xoauth2,
     ];
 
     /// The name on the wire and in the configuration.
@@ -50,9 +57,11 @@ impl Mechanism {
         match self {
             Self::External => "EXTERNAL",
             Self::Login => "LOGIN",
+            Self::OauthBearer => "OAUTHBEARER",
             Self::Plain => "PLAIN",
             Self::ScramSha256 => "SCRAM-SHA-256",
             Self::ScramSha256Plus => "SCRAM-SHA-256-PLUS",
+            Self::Xoauth2 => "XOAUTH2",
         }
     }
 
@@ -66,6 +75,11 @@ impl Mechanism {
     /// Whether it needs [`scram::Keys`], which not every account has.
     pub fn is_scram(self) -> bool {
         matches!(self, Self::ScramSha256 | Self::ScramSha256Plus)
+    }
+
+    /// Whether it brings a token, which somebody has to have issued.
+    pub fn takes_token(self) -> bool {
+        matches!(self, Self::OauthBearer | Self::Xoauth2)
     }
 
     /// Whether it binds the login to the TLS channel, and can be offered only where that is possible.
@@ -129,8 +143,10 @@ enum State {
     /// With what the client has shown.
     External(Option<Arc<Certificate>>),
     Login(Login),
+    OauthBearer,
     Plain,
     Scram(Box<scram::Server>),
+    Xoauth2,
 }
 
 /// How far LOGIN is.
@@ -212,7 +228,9 @@ impl Exchange {
         let state = match mechanism {
             Mechanism::External => State::External(None),
             Mechanism::Login => State::Login(Login::Begun),
+            Mechanism::OauthBearer => State::OauthBearer,
             Mechanism::Plain => State::Plain,
+            Mechanism::Xoauth2 => State::Xoauth2,
             Mechanism::ScramSha256 | Mechanism::ScramSha256Plus => State::Scram(Box::new(
                 scram::Server::new(mechanism.binds_channel(), bindings),
             )),
@@ -243,14 +261,22 @@ impl Exchange {
     pub fn step(&mut self, response: Option<&Secret>) -> Result<Turn, ExchangeError> {
         match (&mut self.state, response) {
             (State::External(None), _) => Err(ExchangeError::NoCertificate),
-            (State::External(_) | State::Plain, None) => Ok(Turn::Challenge(Vec::new())),
+            (State::External(_) | State::OauthBearer | State::Plain | State::Xoauth2, None) => {
+                Ok(Turn::Challenge(Vec::new()))
+            }
             (State::External(Some(certificate)), Some(response)) => {
                 Ok(Turn::Check(Claim::Certificate {
                     authorization_identity: external::authorization_identity(response.expose())?,
                     certificate: Arc::clone(certificate),
                 }))
             }
+            (State::OauthBearer, Some(response)) => {
+                bearer::parse_oauthbearer(response.expose()).map(Turn::Check)
+            }
             (State::Plain, Some(response)) => parse_plain(response.expose()).map(Turn::Check),
+            (State::Xoauth2, Some(response)) => {
+                bearer::parse_xoauth2(response.expose()).map(Turn::Check)
+            }
             // "AUTH LOGIN =" is a client that has nothing to say yet, and says so.
             (State::Login(login), response)
                 if matches!(login, Login::Begun)
@@ -291,7 +317,7 @@ impl Exchange {
     pub fn found(&mut self, offer: scram::Offer) -> Result<Turn, ExchangeError> {
         match &mut self.state {
             State::Scram(server) => Ok(Turn::Challenge(server.found(offer)?.into_bytes())),
-            State::External(_) | State::Login(_) | State::Plain => Err(ExchangeError::Malformed),
+            _ => Err(ExchangeError::Malformed),
         }
     }
 
@@ -300,7 +326,17 @@ impl Exchange {
     pub fn last_challenge(&mut self) -> Option<Vec<u8>> {
         match &mut self.state {
             State::Scram(server) => server.server_final().map(String::into_bytes),
-            State::External(_) | State::Login(_) | State::Plain => None,
+            _ => None,
+        }
+    }
+
+    /// What is to be said to a client whose claim was refused, before its refusal; whatever it responds, it is refused
+    /// then (RFC 7628 section 3.2.3).
+    pub fn failure(&self, hint: &bearer::Hint) -> Option<Vec<u8>> {
+        match &self.state {
+            State::OauthBearer => Some(hint.oauthbearer()),
+            State::Xoauth2 => Some(hint.xoauth2()),
+            _ => None,
         }
     }
 }

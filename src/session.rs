@@ -15,7 +15,8 @@
 //! Greeted           the client's name              AUTH -> Authenticating, only under TLS and only after EHLO
 //! Authenticating    + an exchange                  response -> Checking or LookingUp; "*" or garbage -> Greeted
 //! LookingUp         + a name                       found -> Authenticating
-//! Checking          + a claim                      right -> Ready or Confirming; wrong -> Greeted
+//! Checking          + a claim                      right -> Ready or Confirming; wrong -> Greeted or Failing
+//! Failing           + which mechanism              any response -> Greeted
 //! Confirming        + an account, not yet in force an empty response -> Ready; anything else -> Greeted
 //! Ready             + an account                   MAIL -> JudgingSender
 //! JudgingSender     + a reverse-path               allowed -> Mail; refused -> Ready
@@ -164,6 +165,8 @@ enum State {
     Checking(Greeting, Exchange, Claim),
     /// The claim is accepted, and the client has not yet heard the last of the exchange.
     Confirming(Ready),
+    /// The claim is refused, and the client is told what would be good before it hears so.
+    Failing(Greeting),
     Ready(Ready),
     JudgingSender(Ready, Box<Proposal>),
     Mail(Box<Transaction>),
@@ -405,6 +408,7 @@ impl Session {
                 | State::LookingUp(..)
                 | State::Checking(..)
                 | State::Confirming(_)
+                | State::Failing(_)
                 | State::Closed
         )
     }
@@ -444,6 +448,7 @@ impl Session {
                 | State::Greeted(_)
                 | State::Authenticating(..)
                 | State::Confirming(_)
+                | State::Failing(_)
                 | State::Ready(_)
                     if self.shutting_down =>
                 {
@@ -454,6 +459,7 @@ impl Session {
                 | State::Greeted(_)
                 | State::Authenticating(..)
                 | State::Confirming(_)
+                | State::Failing(_)
                 | State::Ready(_)
                 | State::Mail(_)
                 | State::Chunks(_) => {

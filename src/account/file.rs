@@ -33,8 +33,8 @@ pub const FILE_BYTES_MAX: u64 = 64 << 20;
 /// How often a file that changes while it is read is read again.
 const READ_TRIES: usize = 3;
 
-/// The end of a warning about an account that nobody can log in to, but with a certificate that names it.
-const NO_PASSWORD: &str = "has no password and cannot log in";
+/// The end of a warning about an account that nobody can log in to, but with a certificate or a token that names it.
+pub(super) const CANNOT_LOG_IN: &str = "has no password and cannot log in";
 
 /// All keys of an `[[account]]`.
 const KEYS: [&str; 10] = [
@@ -81,10 +81,10 @@ impl Directory {
     }
 }
 
-/// Those of the warnings that are some where certificates can name accounts, if they can: an account needs nothing else
-/// then.
-pub fn relevant(mut warnings: Vec<Finding>, named_by_certificates: bool) -> Vec<Finding> {
-    warnings.retain(|warning| !(named_by_certificates && warning.message.ends_with(NO_PASSWORD)));
+/// Those of the warnings that are some where certificates or tokens can name accounts, if they can: an account needs
+/// nothing else then.
+pub fn relevant(mut warnings: Vec<Finding>, without_password: bool) -> Vec<Finding> {
+    warnings.retain(|warning| !(without_password && warning.message.ends_with(CANNOT_LOG_IN)));
     warnings
 }
 
@@ -276,7 +276,7 @@ impl<'s> Reader<'s> {
             .all(|key| get(key).is_none())
         {
             self.notes
-                .warning(span, format!("{label} {NO_PASSWORD}"))
+                .warning(span, format!("{label} {CANNOT_LOG_IN}"))
                 .hint = Some(format!(
                 "gatepost account password {}",
                 written_name.unwrap_or("NAME")
@@ -315,6 +315,7 @@ impl<'s> Reader<'s> {
             note,
             origin,
             credential: None,
+            grant: None,
         };
         let credentials = credentials.into_iter().map(|written| CredentialRecord {
             account: Arc::new(Account {

@@ -3,6 +3,9 @@
 use std::path::Path;
 
 use super::password::make;
+use super::token::TokenCheck;
+use super::token::tests::settings as token_settings;
+use super::token::tests::signers::{SIGNERS, claims, set as token_keys};
 use super::*;
 use crate::sasl::external::Fingerprint;
 use crate::sasl::scram::Verifier;
@@ -28,6 +31,7 @@ fn settings(file: &Path) -> AccountSettings {
         cache_for: None,
         upgrade_hashes: false,
         named_by_certificates: false,
+        issuers: Vec::new(),
     }
 }
 
@@ -604,6 +608,7 @@ fn certificates_and_their_answers() {
                 reason,
                 name,
                 credential,
+                ..
             } => {
                 let (name, credential) = (name.as_deref(), credential.as_deref());
                 format!(
@@ -816,4 +821,156 @@ fn an_account_may_have_nothing_but_a_certificate() {
         let (_, warnings) = Accounts::open(&settings).unwrap();
         assert_eq!(warnings.len(), usize::from(warned), "{warnings:?}");
     }
+}
+
+// ------------------------------------------------------------------------------------------------- tokens
+
+/// Accounts, and somebody whose tokens log in to them.
+fn open_with_issuer(source: &str) -> (Accounts, AccountSettings, tempfile::TempDir) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = |name: &str| directory.path().join(name);
+    std::fs::write(path("accounts.toml"), source).unwrap();
+    std::fs::write(path("keys.json"), SIGNERS.set()).unwrap();
+    let issuer = IssuerSettings {
+        check: TokenCheck::KeyFile(path("keys.json")),
+        ..token_settings()
+    };
+    let settings = AccountSettings {
+        issuers: vec![issuer],
+        ..settings(&path("accounts.toml"))
+    };
+    let (accounts, warnings) = Accounts::open(&settings).unwrap();
+    assert_eq!(
+        cannot_log_in(&warnings),
+        0,
+        "an account without a password is no mistake"
+    );
+    (accounts, settings, directory)
+}
+
+fn cannot_log_in(warnings: &[Finding]) -> usize {
+    let about = warnings
+        .iter()
+        .filter(|warning| warning.message.ends_with(file::CANNOT_LOG_IN));
+    about.count()
+}
+
+fn token_claim(authorization_identity: &str, token: &str) -> Claim {
+    Claim::Token {
+        authorization_identity: authorization_identity.to_owned(),
+        token: Secret::from(token),
+    }
+}
+
+fn token_of(name: &str) -> String {
+    let mut said = claims();
+    said["email"] = name.into();
+    let header = serde_json::json!({ "alg": "ES256", "kid": "p256" });
+    SIGNERS.p256.token_with(&header, &said.to_string())
+}
+
+#[test]
+fn tokens_and_their_accounts() {
+    let hash = hash_of("secret");
+    let account = |name: &str, more: &str| format!("[[account]]\nname = \"{name}\"\n{more}");
+    let (accounts, settings, directory) = open_with_issuer(&format!(
+        "{}{}{}{}",
+        account("alice@example.org", ""),
+        account("off@example.org", "disabled = true\n"),
+        account("near@example.org", "allow_from = [\"192.0.2.0/24\"]\n"),
+        entry("both@example.org", &hash),
+    ));
+    let refused = |reason: &str| format!("{reason} -");
+    for (authorization_identity, token, expected) in [
+        (
+            "",
+            token_of("alice@example.org"),
+            "accept alice@example.org".to_owned(),
+        ),
+        (
+            "alice@example.org",
+            token_of("alice@EXAMPLE.ORG"),
+            "accept alice@example.org".to_owned(),
+        ),
+        (
+            "",
+            token_of("both@example.org"),
+            "accept both@example.org".to_owned(),
+        ),
+        (
+            "both@example.org",
+            token_of("alice@example.org"),
+            "AuthorizationIdentity alice@example.org".to_owned(),
+        ),
+        (
+            "",
+            token_of("off@example.org"),
+            "Disabled off@example.org".to_owned(),
+        ),
+        (
+            "",
+            token_of("near@example.org"),
+            "AddressNotAllowed near@example.org".to_owned(),
+        ),
+        // What a provider says is fit for the log: nobody has typed it.
+        (
+            "",
+            token_of("new@example.net"),
+            "UnknownAccount new@example.net".to_owned(),
+        ),
+        ("", token_of("\u{7}@example.org"), refused("Token(Account)")),
+        ("", token_of(&"x".repeat(2000)), refused("Token(Account)")),
+        (
+            "",
+            "alice@example.org".to_owned(),
+            refused("Token(Malformed)"),
+        ),
+    ] {
+        let claim = token_claim(authorization_identity, &token);
+        assert_eq!(answer(&accounts, &claim, "198.51.100.1"), expected);
+    }
+    let claim = token_claim("", &token_of("near@example.org"));
+    assert_eq!(
+        answer(&accounts, &claim, "192.0.2.7"),
+        "accept near@example.org"
+    );
+
+    // The session knows who has vouched for it, until when, and whether they still count.
+    let check = accounts.check(&claim, "192.0.2.7".parse().unwrap());
+    let Ok(Authentication::Accept(login)) = runtime().block_on(check) else {
+        panic!("it is accepted")
+    };
+    let grant = login.grant.clone().unwrap();
+    assert_eq!(&*grant.issuer, settings.issuers[0].issuer);
+    let expires = grant.expires.unwrap();
+    assert!(!grant.has_expired(Now::read().wall) && grant.has_expired(expires));
+    assert!(accounts.account(&login).is_some());
+    let nobody_else = AccountSettings {
+        issuers: Vec::new(),
+        ..settings.clone()
+    };
+    let (_, warnings) = accounts.reconfigure(&nobody_else).unwrap();
+    assert_eq!(cannot_log_in(&warnings), 3);
+    assert!(accounts.account(&login).is_none());
+    let fault = "Token(Issuer) -";
+    assert_eq!(answer(&accounts, &claim, "192.0.2.7"), fault);
+
+    // Other keys in the same file count from the next look at it, and no keys are no reason to forget the old ones.
+    accounts.reconfigure(&settings).unwrap();
+    let keys = directory.path().join("keys.json");
+    std::fs::write(&keys, "{}").unwrap();
+    let findings = accounts.reload().unwrap_err();
+    let error = findings.iter().find(|finding| finding.is_error()).unwrap();
+    assert!(error.message.contains("no set of keys"), "{findings:?}");
+    assert_eq!(cannot_log_in(&findings), 0);
+    assert_eq!(
+        answer(&accounts, &claim, "192.0.2.7"),
+        "accept near@example.org"
+    );
+    let other = SIGNERS
+        .p384
+        .published(&serde_json::json!({ "kid": "p256" }));
+    std::fs::write(&keys, token_keys(&[other])).unwrap();
+    accounts.reload().unwrap();
+    assert_eq!(answer(&accounts, &claim, "192.0.2.7"), "Token(Algorithm) -");
 }

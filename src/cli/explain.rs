@@ -215,9 +215,11 @@ fn explain(
         let hint = format!("gatepost account credential list {}", record.account.name);
         return Err(Finding::error(message).in_file(file).hint(hint).into());
     };
+    let mut mechanisms = profile.mechanisms.iter();
+    let token_will_do = mechanisms.any(|mechanism| mechanism.takes_token());
     explanation
         .steps
-        .push(login(record, account, args.client, now));
+        .push(login(record, account, token_will_do, args.client, now));
     let narrowed = account.credential.as_deref();
     let has_allow_from = !account.allow_from.is_empty()
         || narrowed.is_some_and(|credential| !credential.allow_from.is_empty());
@@ -336,7 +338,13 @@ fn explain(
 }
 
 /// Whether somebody could log in so, given the right secret.
-fn login(record: &Record, account: &Account, client: Option<IpAddr>, now: Now) -> Step {
+fn login(
+    record: &Record,
+    account: &Account,
+    token_will_do: bool,
+    client: Option<IpAddr>,
+    now: Now,
+) -> Step {
     let credential = account.credential.as_deref();
     let origin = credential.map_or(&account.origin, |credential| &credential.origin);
     let rule = |name| Rule {
@@ -358,7 +366,7 @@ fn login(record: &Record, account: &Account, client: Option<IpAddr>, now: Now) -
     let expired = credential
         .and_then(|credential| credential.expires)
         .is_some_and(|expires| now.wall >= expires);
-    if credential.is_none() && record.password.is_none() {
+    if credential.is_none() && record.password.is_none() && !token_will_do {
         refused("password", "account has no password".to_owned())
     } else if !account.enabled {
         refused("disabled", RefusedLogin::Disabled.to_string())

@@ -23,6 +23,21 @@ pub const KEYS: &[&str] = &[
     "auth.hash_queue",
     "auth.cache_for",
     "auth.upgrade_hashes",
+    "token_issuer.issuer",
+    "token_issuer.audience",
+    "token_issuer.jwks",
+    "token_issuer.refresh",
+    "token_issuer.stale",
+    "token_issuer.algorithms",
+    "token_issuer.introspection",
+    "token_issuer.client_id",
+    "token_issuer.client_secret_file",
+    "token_issuer.cache_for",
+    "token_issuer.account_claim",
+    "token_issuer.scope",
+    "token_issuer.leeway",
+    "token_issuer.timeout",
+    "token_issuer.ca",
     "extensions.withhold",
     "extensions.future_release_max",
     "extensions.deliver_by_minimum",
@@ -55,7 +70,7 @@ pub const KEYS: &[&str] = &[
 ];
 
 /// The tables that may be there several times, written `[[name]]`.
-const REPEATED: &[&str] = &["listen", "certificate", "client_ca"];
+const REPEATED: &[&str] = &["listen", "certificate", "client_ca", "token_issuer"];
 
 /// Names that are kept for what comes, so that nobody takes them for a slip of the pen.
 const RESERVED: &[&str] = &["guessing", "onward", "status", "tripwires"];

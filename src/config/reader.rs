@@ -227,6 +227,11 @@ impl<'d> Section<'d> {
         self.span.clone()
     }
 
+    /// Where the value of `key` is, if it is written.
+    pub(super) fn span_of(&self, key: &'static str) -> Option<Range<usize>> {
+        self.value(key).map(Spanned::span)
+    }
+
     /// Whether `key` is written, usable or not.
     pub(super) fn has(&self, key: &'static str) -> bool {
         self.value(key).is_some()

@@ -504,7 +504,7 @@ impl Server {
 }
 
 /// `saslname = 1*(value-safe-char / "=2C" / "=3D")`
-fn decode_saslname(text: &str) -> Result<String, ExchangeError> {
+pub(super) fn decode_saslname(text: &str) -> Result<String, ExchangeError> {
     let mut parts = text.split('=');
     let mut name = parts.next().unwrap_or_default().to_owned();
     for part in parts {

@@ -537,6 +537,9 @@ async fn decide(services: &Services, ask: &PolicyAsk<'_>) -> Verdict {
     let account = generation.accounts.account(ask.account());
     let Some(account) = account.filter(|account| account.enabled) else {
         let reason = match ask.account().credential {
+            None if ask.account().grant.is_some() => {
+                "the account or the issuer of its token was removed, or the account disabled"
+            }
             None => "the account was removed or disabled",
             Some(_) => "the account or its credential was removed or disabled, or has expired",
         };

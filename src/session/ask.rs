@@ -4,8 +4,9 @@
 //! that, and nothing a peer sends can make it untrue.
 
 use std::mem::replace;
+use std::sync::Arc;
 
-use super::{Input, Ready, Session, Stage, State, TlsFacts, Transaction, Transfer};
+use super::{Greeting, Input, Ready, Session, Stage, State, TlsFacts, Transaction, Transfer};
 use crate::decision::{Account, Authentication, Claim, Question, Refusal, Unavailable, Verdict};
 use crate::envelope::{Client, Envelope, Hold, HoldReason, MessageId, Receipt, Recipient};
 use crate::event::Event;
@@ -75,7 +76,7 @@ impl LookUpAsk<'_> {
             Err(Unavailable(reason)) => {
                 session.state = State::Greeted(greeting);
                 let reply = Reply::authentication_unavailable();
-                session.refuse_claim((None, None), exchange.mechanism(), reply, reason);
+                session.refuse_claim(Refused::nobody(), exchange.mechanism(), reply, reason);
             }
         }
     }
@@ -125,17 +126,29 @@ impl AuthAsk<'_> {
                 reason,
                 name,
                 credential,
+                issuer,
             }) => {
-                session.state = State::Greeted(greeting);
                 let reply = Reply::authentication_failed();
-                let reason = reason.to_string();
-                session.refuse_claim((name, credential), mechanism, reply, reason);
-                session.count_failed_login();
+                let who = Refused {
+                    account: name,
+                    credential,
+                    issuer,
+                };
+                // Reported now: a client that leaves without a response was refused all the same.
+                session.report_refusal(who, mechanism, &reply, reason.to_string());
+                match exchange.failure(&session.profile.token_hint) {
+                    Some(challenge) => {
+                        session.state = State::Failing(greeting);
+                        let challenge = Reply::challenge(encode_challenge(&challenge));
+                        session.replies.push_back(challenge);
+                    }
+                    None => session.fail_login(greeting),
+                }
             }
             Err(Unavailable(reason)) => {
                 session.state = State::Greeted(greeting);
                 let reply = Reply::authentication_unavailable();
-                session.refuse_claim((None, None), mechanism, reply, reason);
+                session.refuse_claim(Refused::nobody(), mechanism, reply, reason);
             }
         }
     }
@@ -149,6 +162,11 @@ impl Session {
             credential: ready.account.credential_name().map(str::to_owned),
             mechanism: ready.mechanism.name(),
             certificate: self.fingerprint(ready.mechanism),
+            issuer: ready
+                .account
+                .grant
+                .as_ref()
+                .map(|grant| Arc::clone(&grant.issuer)),
         });
         self.state = State::Ready(ready);
         self.respond(Reply::authenticated());
@@ -169,22 +187,51 @@ impl Session {
             .map(|certificate| certificate.fingerprint.to_string())
     }
 
-    fn refuse_claim(
+    /// The client hears that its claim was refused.
+    pub(super) fn fail_login(&mut self, greeting: Greeting) {
+        self.state = State::Greeted(greeting);
+        self.respond(Reply::authentication_failed());
+        self.count_failed_login();
+    }
+
+    fn refuse_claim(&mut self, who: Refused, mechanism: Mechanism, reply: Reply, reason: String) {
+        self.report_refusal(who, mechanism, &reply, reason);
+        self.respond(reply);
+    }
+
+    fn report_refusal(
         &mut self,
-        (account, credential): (Option<String>, Option<String>),
+        who: Refused,
         mechanism: Mechanism,
-        reply: Reply,
+        reply: &Reply,
         reason: String,
     ) {
         self.events.push_back(Event::AuthRefused {
-            account,
-            credential,
+            account: who.account,
+            credential: who.credential,
             mechanism: Some(mechanism.name()),
             certificate: self.fingerprint(mechanism),
+            issuer: who.issuer,
             reply: reply.clone(),
             reason,
         });
-        self.respond(reply);
+    }
+}
+
+/// Who was refused, as far as that is fit for the log.
+struct Refused {
+    account: Option<String>,
+    credential: Option<String>,
+    issuer: Option<Arc<str>>,
+}
+
+impl Refused {
+    fn nobody() -> Self {
+        Self {
+            account: None,
+            credential: None,
+            issuer: None,
+        }
     }
 }
 

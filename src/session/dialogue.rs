@@ -18,8 +18,8 @@ use crate::secret::Secret;
 use crate::smtp::address::{ForwardPath, ReversePath};
 use crate::smtp::command::{Command, Fault, Parameter, SyntaxError, Verb};
 use crate::smtp::extension::{
-    AUTH_RESPONSE_BYTES_MAX, Extension, MailParameters, Offer, RcptParameters,
-    command_line_bytes_max, mechanism_list,
+    AUTH_COMMAND_BYTES_MAX, AUTH_RESPONSE_BYTES_MAX, Extension, MailParameters, Offer,
+    RcptParameters, command_line_bytes_max, mechanism_list,
 };
 use crate::smtp::framing::{Frame, FramingError, Mode};
 use crate::smtp::reply::Reply;
@@ -27,11 +27,18 @@ use crate::smtp::reply::Reply;
 impl Session {
     /// Reads one line and acts on it; whether there was one.
     pub(super) fn read_line(&mut self) -> bool {
-        let authenticating = matches!(self.state, State::Authenticating(..) | State::Confirming(_));
+        let authenticating = matches!(
+            self.state,
+            State::Authenticating(..) | State::Confirming(_) | State::Failing(_)
+        );
+        let may_authenticate = self.link.tls.is_some() && matches!(self.state, State::Greeted(_));
+        let command_bytes_max = command_line_bytes_max(&self.profile.extensions);
         let bytes_max = if authenticating {
             AUTH_RESPONSE_BYTES_MAX + 2
+        } else if may_authenticate {
+            AUTH_COMMAND_BYTES_MAX
         } else {
-            command_line_bytes_max(&self.profile.extensions)
+            command_bytes_max
         };
         // A copy, since acting on the line changes what it is a part of. It may be a password.
         let line = match self.framer.next(Mode::Line { bytes_max }) {
@@ -41,6 +48,9 @@ impl Session {
         };
         match line {
             Ok(line) if authenticating => self.authentication_response(&line),
+            Ok(line) if line.len() + 2 > command_bytes_max && !is_auth(&line) => {
+                self.refuse_command(Reply::line_too_long());
+            }
             Ok(line) => match Command::parse(&line) {
                 Ok(command) => self.command(command),
                 Err(error) => self.syntax_error(&error),
@@ -305,6 +315,8 @@ impl Session {
         };
         let response = decode_response(line, equals_too);
         match std::mem::replace(&mut self.state, State::Closed) {
+            // It has nothing to say any more, and no way out of its refusal.
+            State::Failing(greeting) => self.fail_login(greeting),
             State::Authenticating(greeting, mut exchange) => {
                 let turn = response.and_then(|response| exchange.step(Some(&response)));
                 self.take_turn(greeting, exchange, turn);
@@ -359,6 +371,7 @@ impl Session {
         let (greeting, mechanism) = match std::mem::replace(&mut self.state, State::Closed) {
             State::Authenticating(greeting, exchange) => (greeting, exchange.mechanism()),
             State::Confirming(ready) => (ready.greeting, ready.mechanism),
+            State::Failing(greeting) => return self.fail_login(greeting),
             _ => unreachable!("a response is read in no other state"),
         };
         self.state = State::Greeted(greeting);
@@ -375,6 +388,7 @@ impl Session {
             credential: None,
             mechanism: mechanism.map(Mechanism::name),
             certificate: mechanism.and_then(|mechanism| self.fingerprint(mechanism)),
+            issuer: None,
             reply: reply.clone(),
             reason: reason.to_owned(),
         });
@@ -395,6 +409,14 @@ impl Session {
             let reply = Reply::too_many_messages(self.profile.messages_max);
             let reason = "limits.messages_per_connection";
             return self.refuse_mail(Some(&reverse_path), reply, reason);
+        }
+        if let State::Ready(ready) = &self.state
+            && let Some(grant) = &ready.account.grant
+            && grant.has_expired(self.now.wall)
+        {
+            // A message that has begun may end; for the next one somebody has to vouch again.
+            let reply = Reply::account_withdrawn();
+            return self.refuse_mail(Some(&reverse_path), reply, "the token has expired");
         }
         if matches!(self.state, State::Mail(_) | State::Chunks(_)) {
             let reply = Reply::bad_sequence("a transaction is already open: RSET first");
@@ -622,6 +644,12 @@ impl Session {
             event,
         }));
     }
+}
+
+/// Whether it is the one command that may be longer than the others.
+fn is_auth(line: &[u8]) -> bool {
+    line.get(..5)
+        .is_some_and(|verb| verb.eq_ignore_ascii_case(b"AUTH "))
 }
 
 impl Transaction {

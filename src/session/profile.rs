@@ -6,6 +6,7 @@ use std::time::Duration;
 use crate::decision::Limit;
 use crate::message::token::TraceKey;
 use crate::sasl::Mechanism;
+use crate::sasl::bearer::Hint;
 use crate::smtp::extension::Extension;
 
 /// The settings of a session. A reload makes a new one; a connection keeps the one that it began with.
@@ -15,6 +16,8 @@ pub struct Profile {
     pub hostname: String,
     /// What AUTH offers, in this order.
     pub mechanisms: Vec<Mechanism>,
+    /// What clients are told whose token was refused.
+    pub token_hint: Hint,
     /// What EHLO offers of the extensions that can be withheld, in the order of [`Extension::ALL`].
     pub extensions: Vec<Extension>,
     /// How long a message may be held before it is released, where FUTURERELEASE is offered.
@@ -61,6 +64,7 @@ impl Default for Profile {
         Self {
             hostname: "localhost".to_owned(),
             mechanisms: vec![Mechanism::Plain, Mechanism::Login],
+            token_hint: Hint::default(),
             extensions: Extension::ALL.to_vec(),
             future_release_max: Duration::from_secs(30 * 24 * 60 * 60),
             deliver_by_min: Some(Duration::from_secs(60)),

@@ -34,6 +34,9 @@ const LIMIT_MAX: u64 = 999_999;
 
 /// RFC 4954 section 4: the longest line of an AUTH exchange, here without its CRLF.
 pub const AUTH_RESPONSE_BYTES_MAX: usize = 12_288;
+/// The longest AUTH command, CRLF included: the name of a mechanism (RFC 4422 section 3.1 gives it 20 octets) and an
+/// initial response, which is as long as any other. There are tokens of some thousand octets.
+pub const AUTH_COMMAND_BYTES_MAX: usize = "AUTH ".len() + 20 + 1 + AUTH_RESPONSE_BYTES_MAX + 2;
 
 /// An extension that the operator can withhold. The others (PIPELINING, SIZE, 8BITMIME, ENHANCEDSTATUSCODES, STARTTLS,
 /// AUTH) are what submission is.

@@ -66,7 +66,7 @@ fn every_key_is_read() {
         let source = format!("{key} = 1979-05-27");
         // The repeated tables are written as what they are.
         let source = match key.split_once('.') {
-            Some((table @ ("listen" | "certificate" | "client_ca"), key)) => {
+            Some((table @ ("listen" | "certificate" | "client_ca" | "token_issuer"), key)) => {
                 format!("[[{table}]]\n{key} = 1979-05-27")
             }
             _ => source,
@@ -88,7 +88,9 @@ fn the_shipped_file_has_every_key() {
         let mut value = Some(toml::Value::Table(table.clone()));
         for step in key.split('.') {
             value = value.and_then(|value| match value {
-                toml::Value::Array(tables) => tables.first()?.get(step).cloned(),
+                toml::Value::Array(tables) => {
+                    tables.iter().find_map(|table| table.get(step)).cloned()
+                }
                 value => value.get(step).cloned(),
             });
         }
@@ -107,12 +109,30 @@ fn the_shipped_file_shows_the_defaults() {
     assert_eq!(without_origins(commented), without_origins(uncommented));
 }
 
+/// What the examples of issuers have beside what each must have is the default, too.
+#[test]
+fn the_shipped_issuers_show_the_defaults() {
+    let issuers = |source: &str| config(source).accounts.issuers;
+    let shipped = issuers(&uncommented(SHIPPED));
+    let least = issuers(&format!(
+        "{LEAST}[[token_issuer]]\nissuer = \"https://id.example.org/realms/staff\"\naudience = \"smtp\"\n\
+         jwks = \"https://id.example.org/realms/staff/protocol/openid-connect/certs\"\n\
+         ca = \"/etc/gatepost/tls/ca.pem\"\n\
+         [[token_issuer]]\nissuer = \"https://login.example.net\"\nclient_id = \"gatepost\"\n\
+         introspection = \"https://login.example.net/oauth2/introspect\"\n\
+         client_secret_file = \"/etc/gatepost/issuer.secret\"\n"
+    ));
+    assert_eq!(shipped, least);
+}
+
 #[test]
 fn the_shipped_files_are_accepted_without_a_warning() {
     let named = format!("hostname = \"mail.example.org\"\n{SHIPPED}");
-    let with_client_ca =
-        uncommented(SHIPPED).replace("\"PLAIN\", \"LOGIN\"]", "\"PLAIN\", \"EXTERNAL\"]");
-    for source in [named, uncommented(&shipped_defaults()), with_client_ca] {
+    let everything = uncommented(SHIPPED).replace(
+        "\"PLAIN\", \"LOGIN\"]",
+        "\"PLAIN\", \"EXTERNAL\", \"XOAUTH2\"]",
+    );
+    for source in [named, uncommented(&shipped_defaults()), everything] {
         let loaded = config::parse(Path::new("gatepost.toml"), &source).unwrap();
         assert_eq!(loaded.warnings, []);
     }
@@ -181,6 +201,20 @@ fn how_long_a_message_may_be_held() {
     };
     assert_eq!(longest(""), 30 * 86_400);
     assert_eq!(longest("future_release_max = \"1h\""), 3600);
+}
+
+/// Whoever names an issuer wants its tokens, and whoever names mechanisms wants these.
+#[test]
+fn an_issuer_brings_its_mechanisms() {
+    let offered = |auth: &str| {
+        let issuer = "[[token_issuer]]\nissuer = \"https://id.example.org\"\naudience = \"smtp\"\n";
+        let mechanisms = config(&format!("{LEAST}{auth}{issuer}")).profile.mechanisms;
+        let names = mechanisms.iter().map(|mechanism| mechanism.name());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(offered(""), "PLAIN LOGIN OAUTHBEARER XOAUTH2");
+    let auth = "[auth]\nmechanisms = [\"OAUTHBEARER\"]\n";
+    assert_eq!(offered(auth), "OAUTHBEARER");
 }
 
 #[test]
@@ -352,11 +386,19 @@ fn without_origins(mut config: Config) -> Config {
     config
 }
 
-/// The shipped file without what is an example and no default: a client_ca is there only if somebody has one.
+/// The shipped file without what is an example and no default: a client_ca is there only if somebody has one, and so is
+/// a token_issuer.
 fn shipped_defaults() -> String {
-    let example = SHIPPED.find("#[[client_ca]]").unwrap();
-    let end = example + SHIPPED[example..].find("\n\n").unwrap();
-    format!("{}{}", &SHIPPED[..example], &SHIPPED[end..])
+    let authority = SHIPPED.find("#[[client_ca]]").unwrap();
+    let end = authority + SHIPPED[authority..].find("\n\n").unwrap();
+    let issuers = SHIPPED.find("#[[token_issuer]]").unwrap();
+    let behind = issuers + SHIPPED[issuers..].find("\n[extensions]").unwrap();
+    let parts = [
+        &SHIPPED[..authority],
+        &SHIPPED[end..issuers],
+        &SHIPPED[behind..],
+    ];
+    parts.concat()
 }
 
 /// The text with every `#key = value` and `#[table]` in force. Prose has a blank after its `#`.

@@ -13,11 +13,12 @@ mod checks;
 type Check = fn(&[u8]);
 
 /// The name of a target, what it checks, and how many inputs it gets here: cheap ones get more.
-const TARGETS: [(&str, Check, u32); 15] = [
+const TARGETS: [(&str, Check, u32); 16] = [
     ("accounts", checks::check_accounts, 500),
     ("address", checks::check_address, 3000),
     ("author", checks::check_author, 3000),
     ("bdat", checks::check_bdat, 500),
+    ("bearer", checks::check_bearer, 2000),
     ("command", checks::check_command, 3000),
     ("config", checks::check_config, 500),
     ("framing", checks::check_framing, 3000),

@@ -168,6 +168,10 @@ fn set(dialogue: &mut Dialogue, words: &str) {
             .collect();
         return;
     }
+    if name == "scope" {
+        dialogue.profile.token_hint.scope = Some(value.to_owned());
+        return;
+    }
     let number: u64 = value.parse().unwrap();
     let profile = &mut dialogue.profile;
     let at_most = number.try_into().map_or(Limit::Unlimited, Limit::AtMost);

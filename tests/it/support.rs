@@ -11,13 +11,14 @@ use gatepost::account::{BoxFuture, CredentialStore};
 use gatepost::audit::Audit;
 use gatepost::clock::Now;
 use gatepost::decision::{
-    Account, Authentication, Claim, Credential, Limit, Origin, RecipientPattern, RefusedLogin,
-    SenderPattern, Unavailable,
+    Account, Authentication, Claim, Credential, Grant, Limit, Origin, RecipientPattern,
+    RefusedLogin, SenderPattern, TokenFault, Unavailable,
 };
 use gatepost::policy::{Limiter, Policy, PolicySettings};
 use gatepost::queue::{Spool, SpoolSettings};
 use gatepost::sasl::external::Certificate;
 use gatepost::sasl::scram::{Keys, Offer, Verifier};
+use gatepost::secret::Secret;
 use gatepost::server::{Generation, Listen, Listener, Proxies, ServerLimits, Services, TlsStart};
 use gatepost::session::Profile;
 use gatepost::tls::client::ClientCertificates;
@@ -76,6 +77,7 @@ impl FixedAccounts {
                 note: None,
                 origin: origin.clone(),
                 credential: None,
+                grant: None,
             })
         };
         let limited = |account: Arc<Account>| {
@@ -146,6 +148,10 @@ impl FixedAccounts {
                 authentication_identity,
                 ..
             } => (authorization_identity, authentication_identity),
+            Claim::Token {
+                authorization_identity,
+                token,
+            } => return self.answer_token(authorization_identity, token),
         };
         if authentication_identity == "busy" {
             return Err(Unavailable("overloaded".to_owned()));
@@ -155,6 +161,7 @@ impl FixedAccounts {
             Claim::Password { password, .. } => password.expose() == right.as_bytes(),
             Claim::Scram { proof, .. } => proof.matched.is_some(),
             Claim::Certificate { .. } => false,
+            Claim::Token { .. } => false,
         };
         let named = || {
             let all = self.0.iter();
@@ -179,6 +186,42 @@ impl FixedAccounts {
     pub(crate) fn logins(&self, certificate: &Certificate) -> Vec<Arc<Account>> {
         let names = certificate.addresses.iter();
         names.filter_map(|name| self.named(name)).collect()
+    }
+
+    fn answer_token(
+        &self,
+        acting_for: &str,
+        token: &Secret,
+    ) -> Result<Authentication, Unavailable> {
+        let refuse = |reason| Ok(refused(reason));
+        let (name, expires) = match token.expose() {
+            b"alice.token" => ("alice@example.org", None),
+            b"alice.short" => (
+                "alice@example.org",
+                Some("2026-11-21T09:35:00Z".parse().unwrap()),
+            ),
+            b"bob.token" => ("bob@example.org", None),
+            b"busy.token" => return Err(Unavailable("issuer cannot be reached".to_owned())),
+            b"nobody.token" => return refuse(RefusedLogin::UnknownAccount),
+            b"old.token" => return refuse(RefusedLogin::Token(TokenFault::Expired)),
+            long if long.len() > 8000 && long.ends_with(b".alice") => ("alice@example.org", None),
+            _ => return refuse(RefusedLogin::Token(TokenFault::Malformed)),
+        };
+        let account = self.named(name).unwrap();
+        if !account.enabled {
+            refuse(RefusedLogin::Disabled)
+        } else if !acting_for.is_empty() && acting_for != name {
+            refuse(RefusedLogin::AuthorizationIdentity)
+        } else {
+            let grant = Some(Grant {
+                issuer: "https://id.example.org".into(),
+                expires,
+            });
+            Ok(Authentication::Accept(Arc::new(Account {
+                grant,
+                ..(*account).clone()
+            })))
+        }
     }
 
     /// The account of this name, as whoever has its own password has it.
@@ -241,6 +284,7 @@ fn refused(reason: RefusedLogin) -> Authentication {
         reason,
         name: None,
         credential: None,
+        issuer: None,
     }
 }
 

@@ -255,6 +255,7 @@ fn the_log_looks_as_documented() {
         credential: Some("laptop".to_owned()),
         mechanism: "PLAIN",
         certificate: None,
+        issuer: None,
     };
     let message = Event::MessageAccepted {
         account: alice(),

@@ -30,11 +30,13 @@ use gatepost::smtp::framing::{Frame, Framer, FramingError, Mode};
 use gatepost::smtp::reply::Reply;
 
 mod bdat;
+mod bearer;
 mod parameters;
 mod proxy;
 mod session;
 
 pub use bdat::check_bdat;
+pub use bearer::check_bearer;
 pub use parameters::check_parameters;
 pub use proxy::check_proxy;
 pub use session::check_session;
@@ -416,7 +418,7 @@ pub fn check_sasl(data: &[u8]) {
                 assert_eq!(exchange.last_challenge(), None);
                 return;
             }
-            Ok(other) => panic!("{other:?} is for SCRAM"),
+            Ok(other) => panic!("{other:?} is for other mechanisms"),
         }
     }
 }

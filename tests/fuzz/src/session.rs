@@ -117,11 +117,12 @@ pub(super) static ALICE: LazyLock<Arc<Account>> = LazyLock::new(|| {
         note: None,
         origin,
         credential: None,
+        grant: None,
     })
 });
 
 /// Lines that get a client somewhere; the rest of the input is free to say anything else.
-const LINES: [&[u8]; 24] = [
+const LINES: [&[u8]; 26] = [
     b"EHLO x",
     b"AUTH PLAIN AGFsaWNlAHNlY3JldA==",
     b"MAIL FROM:<alice@example.org>",
@@ -146,6 +147,8 @@ const LINES: [&[u8]; 24] = [
     b"Bcc: x@example.net",
     b"AUTH PLAIN",
     b"From: x <",
+    b"AUTH XOAUTH2 dXNlcj0BYXV0aD1CZWFyZXIgdAEB",
+    b"AQ==",
 ];
 
 /// How far [`World::pump`] came.
@@ -403,6 +406,7 @@ impl World<'_> {
                             reason: RefusedLogin::WrongPassword,
                             name: None,
                             credential: None,
+                            issuer: None,
                         }),
                         _ => Err(Unavailable("overloaded".to_owned())),
                     });
