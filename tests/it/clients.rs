@@ -15,6 +15,7 @@ use wire::Wire;
 
 mod asking;
 mod certificates;
+mod openid;
 mod programs;
 mod wire;
 

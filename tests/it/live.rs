@@ -24,4 +24,5 @@ mod repetition;
 mod secrets;
 mod start;
 mod stop;
+mod tokens;
 mod trace;

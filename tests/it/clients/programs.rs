@@ -52,6 +52,7 @@ pub(super) fn lettre(submission: &Submission<'_>) -> Outcome {
     };
     let mechanism = match submission.mechanism {
         "LOGIN" => Mechanism::Login,
+        "XOAUTH2" => Mechanism::Xoauth2,
         _ => Mechanism::Plain,
     };
     let transport = SmtpTransport::builder_dangerous("localhost")
@@ -90,7 +91,7 @@ pub(super) fn lettre(submission: &Submission<'_>) -> Outcome {
     }
 }
 
-fn curl(submission: &Submission<'_>) -> Outcome {
+pub(super) fn curl(submission: &Submission<'_>) -> Outcome {
     let (scheme, port) = (
         match submission.listener {
             Listener::Implicit => "smtps",
@@ -106,8 +107,13 @@ fn curl(submission: &Submission<'_>) -> Outcome {
         &format!("{scheme}://localhost:{port}/{CLIENT_NAME}"),
     ]);
     call.arguments(&["--ssl-reqd", "--cacert", submission.certificate_text()]);
-    let user = format!("{}:{}", submission.account, submission.password);
-    call.arguments(&["--user", &user]);
+    if matches!(submission.mechanism, "OAUTHBEARER" | "XOAUTH2") {
+        call.arguments(&["--user", &format!("{}:", submission.account)]);
+        call.arguments(&["--oauth2-bearer", submission.password]);
+    } else {
+        let user = format!("{}:{}", submission.account, submission.password);
+        call.arguments(&["--user", &user]);
+    }
     call.arguments(&["--login-options", &format!("AUTH={}", submission.mechanism)]);
     if let Some(own) = submission.own {
         call.arguments(&["--cert", &own.certificate, "--key", &own.key]);
@@ -199,11 +205,19 @@ pub(super) fn msmtp(submission: &Submission<'_>) -> Outcome {
 /// With more arguments than it needs.
 pub(super) fn msmtp_with(submission: &Submission<'_>, more: &[&str]) -> Outcome {
     let mut call = Call::new("msmtp");
+    let password = match submission.mechanism {
+        // A line of its configuration is shorter than tokens are.
+        "OAUTHBEARER" | "XOAUTH2" => {
+            let file = call.write("token", submission.password.as_bytes());
+            format!("passwordeval cat \"{}\"", file.display())
+        }
+        _ => format!("password \"{}\"", submission.password),
+    };
     // A value may stand in quotes, and that is all the quoting there is.
     let mut config = format!(
         "account default\nhost localhost\nport {}\ndomain {CLIENT_NAME}\n\
          tls on\ntls_starttls {}\ntls_trust_file \"{}\"\n\
-         auth {}\nuser \"{}\"\npassword \"{}\"\n\
+         auth {}\nuser \"{}\"\n{}\n\
          set_from_header off\nset_date_header off\nset_msgid_header off\nremove_bcc_headers off\n",
         submission.port(),
         match submission.listener {
@@ -213,7 +227,7 @@ pub(super) fn msmtp_with(submission: &Submission<'_>, more: &[&str]) -> Outcome 
         submission.certificate_text(),
         submission.mechanism.to_ascii_lowercase(),
         submission.account,
-        submission.password,
+        password,
     );
     if let Some(own) = submission.own {
         config += &format!(
