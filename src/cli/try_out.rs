@@ -15,6 +15,7 @@ use crate::daemon::{self, Hooks};
 use crate::diagnostic::Finding;
 use crate::envelope::MessageId;
 use crate::event::Event;
+use crate::queue::QueueDirectory;
 use crate::secret::Secret;
 use crate::server::{Listen, TlsStart};
 use crate::tls::fresh::self_signed;
@@ -46,10 +47,10 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let config = folder.join("gatepost.toml");
 
     let (arrived, arrivals) = mpsc::channel::<MessageId>();
-    let ready_folder = folder.join("queue/ready");
+    let queue_folder = folder.join("queue");
     let printer = std::thread::spawn(move || {
         for id in arrivals {
-            show_message(&ready_folder, &id);
+            show_message(&queue_folder, &id);
         }
     });
     let observer = move |_: &_, event: &Event| {
@@ -163,8 +164,15 @@ fn introduce(folder: &Path, password: &str, listening: &[Listen]) {
 }
 
 /// Shows a message that has just been accepted.
-fn show_message(ready: &Path, id: &MessageId) {
-    let path = ready.join(format!("{id}.eml"));
+fn show_message(queue: &Path, id: &MessageId) {
+    let found = QueueDirectory::open(queue).and_then(|queue| {
+        let entry = queue.find(id)?;
+        queue.message_path(&entry)
+    });
+    let path = match found {
+        Ok(path) => path,
+        Err(error) => return say(Finding::from(&error)),
+    };
     let message = match fs::read(&path) {
         Ok(message) => message,
         Err(error) => return say(format!("cannot show {}: {error}", path.display())),
