@@ -1,9 +1,10 @@
 //! Who may log in: accounts, and the check of a claim against them.
 //!
 //! [`CredentialStore`] is what the server asks; [`Accounts`], the accounts file, answers. A check runs off the
-//! runtime's threads and within a budget of memory ([`AccountSettings::hash_memory`]), and costs the same whether the
-//! account exists, is disabled or has no password, so that neither the answer nor its time tells a stranger which
-//! accounts there are. (Accounts whose hashes were made by another program, or with parameters other than most in the
+//! runtime's threads and within a budget of memory ([`AccountSettings::hash_memory`]). A refusal costs one hash, no more
+//! and no less, whether the account exists, is disabled or has no password, and whether the secret was right and only
+//! the address was not: neither the answer nor its time tells a stranger which accounts there are, or that a guess was
+//! right. (Accounts whose hashes were made by another program, or with parameters other than most in the
 //! file, can be told by the time that they take.)
 //!
 //! SCRAM (see [`scram`]) asks for keys before there is a claim; whoever has none gets some that were made up, so there,
@@ -24,7 +25,8 @@ use arc_swap::ArcSwap;
 
 use crate::clock::Now;
 use crate::decision::{
-    Account, Authentication, Claim, Credential, Grant, RefusedLogin, TokenFault, Unavailable,
+    Account, Authentication, Caller, Claim, Credential, Grant, RefusedLogin, TokenFault,
+    Unavailable,
 };
 use crate::diagnostic::Finding;
 use crate::sasl::external::Certificate;
@@ -60,14 +62,14 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Something that knows who may log in.
 pub trait CredentialStore: Send + Sync {
-    /// Checks a claim that a client at the address `client` makes.
+    /// Checks a claim that `caller` makes.
     ///
     /// `Err` means "could not tell", by overload or a fault of ours. Dropping the future abandons the answer, not
     /// necessarily the work.
     fn check<'a>(
         &'a self,
         claim: &'a Claim,
-        client: IpAddr,
+        caller: Caller,
     ) -> BoxFuture<'a, Result<Authentication, Unavailable>>;
 
     /// The SCRAM keys of a name as a client writes it, and randomness for one exchange. A name that has no keys gets
@@ -313,17 +315,18 @@ impl Accounts {
         &self,
         identities: Identities<'_>,
         password: &Secret,
-        client: IpAddr,
+        caller: Caller,
     ) -> Result<Authentication, Unavailable> {
+        let client = caller.address;
         let state = self.state.load_full();
         let name = prepare_name(identities.authentication);
         let prepared = prepare_typed(password);
         let usable = name.is_ok() && prepared.is_ok();
-        let verified = name
+        let record = name
             .as_ref()
             .ok()
-            .and_then(|name| state.directory.find(name))
-            .and_then(|record| record.password.clone());
+            .and_then(|name| state.directory.find(name));
+        let verified = record.and_then(|record| record.password.clone());
         // Every refusal costs one hash; what cannot be hashed is replaced by something that can.
         let stored = verified
             .clone()
@@ -335,11 +338,16 @@ impl Accounts {
         let candidate = stored.candidate(&prepared).clone();
         // The credentials first: they cost next to nothing, and for a name that has none the same.
         let secret_hash = credential::hash(&prepared.prepared);
-        if let Some(name) = name.as_deref().ok().filter(|_| usable)
-            && let Some(record) = state.directory.find(name)
-            && let Some(credential) = record.credential_with(&secret_hash)
+        let credential = record
+            .filter(|_| usable)
+            .and_then(|record| record.credential_with(&secret_hash))
+            .map(|credential| Arc::clone(&credential.account));
+        let now = Now::read();
+        let may = |account: &Account| objection(account, identities, client, now).is_none();
+        if let Some(account) = &credential
+            && may(account)
         {
-            return self.admit(&credential.account, identities, client);
+            return self.admit(account, identities, client);
         }
         // Bound to what is stored: what was remembered under an earlier password is of no use to anybody.
         let code = state
@@ -354,20 +362,25 @@ impl Accounts {
             });
         let known = code
             .as_ref()
-            .is_some_and(|(remembered, code)| remembered.knows(code, Now::read().instant));
-        let (matches, log_name) = if usable && known {
+            .is_some_and(|(remembered, code)| remembered.knows(code, now.instant));
+        let may_itself = record.is_some_and(|record| may(&record.account));
+        // That a right secret is refused must take its time, too: else the time would tell that it is right.
+        let (matches, log_name) = if usable && known && may_itself && credential.is_none() {
             (true, None)
         } else {
             let (for_log, tried) = (Arc::clone(&state), name.clone().ok());
             let then = move |matches| {
-                let name = match matches {
+                let name = match matches && may_itself {
                     true => None,
                     false => tried.and_then(|tried| for_log.directory.name_for_log(&tried)),
                 };
                 (matches, name)
             };
-            state.hasher.check(stored, candidate, then).await?
+            state.hasher.check(caller, stored, candidate, then).await?
         };
+        if let Some(account) = credential {
+            return self.admit(&account, identities, client);
+        }
         if let (true, true, false, Some((remembered, code))) = (matches, usable, known, code) {
             remembered.remember(code, Now::read().instant);
         }
@@ -396,14 +409,21 @@ impl Accounts {
         let account = Arc::clone(&record.account);
         drop(state);
         if let (Authentication::Accept(_), Some(verified)) = (&answer, verified) {
-            self.upgrade(&account, verified, prepared.prepared).await;
+            self.upgrade(&account, verified, prepared.prepared, caller)
+                .await;
         }
         Ok(answer)
     }
 
     /// Replaces the stored hash by one of our own, if it should be, now that the password is known. That it cannot be
     /// done is no reason to refuse a login.
-    async fn upgrade(&self, account: &Account, stored: Arc<Stored>, password: Secret) {
+    async fn upgrade(
+        &self,
+        account: &Account,
+        stored: Arc<Stored>,
+        password: Secret,
+        caller: Caller,
+    ) {
         let state = self.state.load_full();
         if !state.settings.upgrade_hashes || !stored.is_outdated() {
             return;
@@ -417,7 +437,8 @@ impl Accounts {
             password::make_in(memory, &password, parameters)
                 .map_err(|error| Unavailable(error.to_string()))
         };
-        let made = state.hasher.run(memory_kib, memory_kib as usize, make);
+        let blocks = memory_kib as usize;
+        let made = state.hasher.run(caller, memory_kib, blocks, make);
         let Ok(hash) = made.await else {
             return;
         };
@@ -446,40 +467,47 @@ impl Accounts {
         &self,
         identities: Identities<'_>,
         proof: &Proof,
-        client: IpAddr,
+        caller: Caller,
     ) -> Result<Authentication, Unavailable> {
+        let client = caller.address;
         let state = self.state.load_full();
         let name = prepare_name(identities.authentication);
         let record = name
             .as_ref()
             .ok()
             .and_then(|name| state.directory.find(name));
-        let reason = match (record, record.and_then(|record| record.scram.as_ref())) {
+        let (reason, login) = match (record, record.and_then(|record| record.scram.as_ref())) {
             (Some(record), Some(scram)) if scram.verifier.same_as(&proof.verifier) => {
                 let owner = proof.matched.and_then(|index| scram.owners.get(index));
                 let login = owner.and_then(|owner| match owner {
                     None => Some(&record.account),
                     Some(index) => Some(&record.credentials.get(*index)?.account),
                 });
-                match login {
-                    Some(account) => return self.admit(account, identities, client),
-                    None => RefusedLogin::WrongPassword,
-                }
+                (RefusedLogin::WrongPassword, login)
             }
             // Other keys than those that the client was asked about.
             (Some(_), Some(_)) => return Err(changed_meanwhile()),
-            (Some(_), None) => RefusedLogin::NoScramKeys,
-            (None, _) if name.is_err() => RefusedLogin::Unusable,
-            (None, _) => RefusedLogin::UnknownAccount,
+            (Some(_), None) => (RefusedLogin::NoScramKeys, None),
+            (None, _) if name.is_err() => (RefusedLogin::Unusable, None),
+            (None, _) => (RefusedLogin::UnknownAccount, None),
         };
-        // The search is paid for like a hash, by whoever guesses.
+        let now = Now::read();
+        if let Some(account) = login
+            && objection(account, identities, client, now).is_none()
+        {
+            return self.admit(account, identities, client);
+        }
+        // The search is paid for like a hash, by whoever guesses, and by whoever is right and refused all the same.
         let for_log = Arc::clone(&state);
+        let tried = name.clone().ok();
         let search = move |_: &mut [argon2::Block]| {
-            let tried = name.ok();
             Ok(tried.and_then(|tried| for_log.directory.name_for_log(&tried)))
         };
-        let name = state.hasher.run(0, 0, search).await?;
-        refuse(reason, name)
+        let name = state.hasher.run(caller, 0, 0, search).await?;
+        match login {
+            Some(account) => self.admit(account, identities, client),
+            None => refuse(reason, name),
+        }
     }
 
     /// That the client has the key of the certificate was proven in the TLS handshake.
@@ -572,19 +600,7 @@ impl Accounts {
         client: IpAddr,
     ) -> Result<Authentication, Unavailable> {
         let now = Now::read();
-        let credential = account.credential.as_deref();
-        let for_itself = identities.authorization.is_empty()
-            || prepare_name(identities.authorization)
-                .is_ok_and(|identity| identity == account.name);
-        let reason = if !account.enabled {
-            RefusedLogin::Disabled
-        } else if credential.is_some_and(|credential| has_expired(credential, now)) {
-            RefusedLogin::Expired
-        } else if !account.allows_from(client) {
-            RefusedLogin::AddressNotAllowed
-        } else if !for_itself {
-            RefusedLogin::AuthorizationIdentity
-        } else {
+        let Some(reason) = objection(account, identities, client, now) else {
             let credential = account.credential_name().unwrap_or_default();
             self.memory.used(&account.name, credential, now.wall);
             return Ok(Authentication::Accept(Arc::clone(account)));
@@ -629,6 +645,29 @@ fn read(
             findings.extend(errors);
             Err(findings)
         }
+    }
+}
+
+/// Why a login whose secret is right may not come in now and from there.
+fn objection(
+    account: &Account,
+    identities: Identities<'_>,
+    client: IpAddr,
+    now: Now,
+) -> Option<RefusedLogin> {
+    let credential = account.credential.as_deref();
+    let for_itself = identities.authorization.is_empty()
+        || prepare_name(identities.authorization).is_ok_and(|identity| identity == account.name);
+    if !account.enabled {
+        Some(RefusedLogin::Disabled)
+    } else if credential.is_some_and(|credential| has_expired(credential, now)) {
+        Some(RefusedLogin::Expired)
+    } else if !account.allows_from(client) {
+        Some(RefusedLogin::AddressNotAllowed)
+    } else if !for_itself {
+        Some(RefusedLogin::AuthorizationIdentity)
+    } else {
+        None
     }
 }
 
@@ -677,8 +716,9 @@ impl CredentialStore for Accounts {
     fn check<'a>(
         &'a self,
         claim: &'a Claim,
-        client: IpAddr,
+        caller: Caller,
     ) -> BoxFuture<'a, Result<Authentication, Unavailable>> {
+        let client = caller.address;
         Box::pin(async move {
             match claim {
                 Claim::Certificate {
@@ -694,7 +734,7 @@ impl CredentialStore for Accounts {
                         authorization: authorization_identity,
                         authentication: authentication_identity,
                     };
-                    self.check_password(identities, password, client).await
+                    self.check_password(identities, password, caller).await
                 }
                 Claim::Scram {
                     authorization_identity,
@@ -705,7 +745,7 @@ impl CredentialStore for Accounts {
                         authorization: authorization_identity,
                         authentication: authentication_identity,
                     };
-                    self.check_scram(identities, proof, client).await
+                    self.check_scram(identities, proof, caller).await
                 }
                 Claim::Token {
                     authorization_identity,

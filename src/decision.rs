@@ -290,6 +290,31 @@ impl Account {
     }
 }
 
+/// Who makes a claim.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Caller {
+    /// The client's address.
+    pub address: IpAddr,
+    /// What is known of it.
+    pub standing: Standing,
+}
+
+/// What is known of a client that wants to log in as somebody: who goes first when not all can be served at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Standing {
+    /// This account has logged in from there not long ago.
+    Known,
+    /// Nothing speaks for or against it.
+    New,
+    /// Logins from there have failed.
+    Suspect,
+}
+
+impl Standing {
+    /// All of them, the best first.
+    pub const ALL: [Self; 3] = [Self::Known, Self::New, Self::Suspect];
+}
+
 /// Who a client claims to be: what a finished SASL exchange has to say.
 #[derive(Clone, Debug)]
 pub enum Claim {

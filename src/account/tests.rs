@@ -7,6 +7,7 @@ use super::token::TokenCheck;
 use super::token::tests::settings as token_settings;
 use super::token::tests::signers::{SIGNERS, claims, set as token_keys};
 use super::*;
+use crate::decision::Standing;
 use crate::sasl::external::Fingerprint;
 use crate::sasl::scram::Verifier;
 
@@ -58,15 +59,23 @@ fn named(accounts: &Accounts, name: &str) -> Option<Arc<Account>> {
     accounts.account(&record.account)
 }
 
+fn from(address: &str) -> Caller {
+    Caller {
+        address: address.parse().unwrap(),
+        standing: Standing::New,
+    }
+}
+
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread()
+        .enable_time()
         .build()
         .unwrap()
 }
 
 /// The answer in one line: the account's name, or the reason and the name for the log.
 fn answer(accounts: &Accounts, claim: &Claim, client: &str) -> String {
-    let check = accounts.check(claim, client.parse().unwrap());
+    let check = accounts.check(claim, from(client));
     match runtime().block_on(check).unwrap() {
         Authentication::Accept(account) => format!("accept {}", account.name),
         Authentication::Refuse { reason, name, .. } => {
@@ -159,13 +168,9 @@ fn a_remembered_login_needs_no_hash_and_bends_no_rule() {
     accounts.reconfigure(&remembering).unwrap();
     let login = |password: &str| {
         let claim = claim("", "alice@example.org", password.as_bytes());
-        let check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+        let check = accounts.check(&claim, from("192.0.2.1"));
         match runtime().block_on(check) {
             Ok(Authentication::Accept(_)) => "accepted",
-            Ok(Authentication::Refuse {
-                reason: RefusedLogin::Disabled,
-                ..
-            }) => "disabled",
             Ok(Authentication::Refuse { .. }) => "refused",
             Err(Unavailable(_)) => "needs a hash",
         }
@@ -179,7 +184,8 @@ fn a_remembered_login_needs_no_hash_and_bends_no_rule() {
     // What else is in the file counts at once, and a reload by itself forgets nothing.
     std::fs::write(&file, format!("{alice}disabled = true\n")).unwrap();
     accounts.reload().unwrap();
-    assert_eq!(login("secret"), "disabled");
+    // A refusal is paid for, whatever is known: else its time would tell that the password is right.
+    assert_eq!(login("secret"), "needs a hash");
     std::fs::write(&file, &alice).unwrap();
     accounts.reload().unwrap();
     assert_eq!(login("secret"), "accepted");
@@ -191,6 +197,80 @@ fn a_remembered_login_needs_no_hash_and_bends_no_rule() {
     std::fs::write(&file, &alice).unwrap();
     accounts.reconfigure(&settings(&file)).unwrap();
     assert_eq!(login("secret"), "needs a hash");
+}
+
+/// What a stranger could measure is the work that is done for an answer.
+#[test]
+fn every_refusal_costs_one_hash() {
+    let (scanner, kept) = credential::generate().unwrap();
+    let (expired, kept_expired) = credential::generate().unwrap();
+    let hash = hash_of("secret");
+    let near = "allow_from = [\"192.0.2.0/24\"]\n";
+    let of_near = format!(
+        "[[account.credential]]\nname = \"scanner\"\nsecret = \"{}\"\n\
+         [[account.credential]]\nname = \"old\"\nsecret = \"{}\"\nexpires = 2020-01-01\n",
+        kept.to_text(),
+        kept_expired.to_text(),
+    );
+    let (accounts, directory) = open(&format!(
+        "{}{}disabled = true\n{}{near}{of_near}[[account]]\nname = \"empty@example.org\"\n",
+        entry("alice@example.org", &hash),
+        entry("off@example.org", &hash),
+        entry("near@example.org", &hash),
+    ));
+    let remembering = AccountSettings {
+        cache_for: Some(Duration::from_secs(600)),
+        ..settings(&directory.path().join("accounts.toml"))
+    };
+    accounts.reconfigure(&remembering).unwrap();
+    let cost = |name: &str, password: &[u8], client: &str| {
+        let state = accounts.state.load();
+        let before = state.hasher.checks();
+        let said = answer(&accounts, &claim("", name, password), client);
+        (said, state.hasher.checks() - before)
+    };
+    // So that it is remembered.
+    let (inside, outside) = ("192.0.2.1", "203.0.113.7");
+    let accepted = "accept near@example.org".to_owned();
+    assert_eq!(
+        cost("near@example.org", b"secret", inside),
+        (accepted.clone(), 1)
+    );
+    assert_eq!(cost("near@example.org", b"secret", inside), (accepted, 0));
+    for (name, password, client, reason) in [
+        (
+            "nobody@example.org",
+            b"secret".as_slice(),
+            inside,
+            "UnknownAccount",
+        ),
+        ("hunter2hunter2", b"secret", inside, "UnknownAccount"),
+        ("a\u{7}", b"secret", inside, "Unusable"),
+        ("alice@example.org", b"", inside, "Unusable"),
+        ("alice@example.org", b"wrong", inside, "WrongPassword"),
+        ("empty@example.org", b"secret", inside, "WrongPassword"),
+        ("off@example.org", b"wrong", inside, "WrongPassword"),
+        ("off@example.org", b"secret", inside, "Disabled"),
+        ("near@example.org", b"wrong", inside, "WrongPassword"),
+        ("near@example.org", b"wrong", outside, "WrongPassword"),
+        ("near@example.org", b"secret", outside, "AddressNotAllowed"),
+        (
+            "near@example.org",
+            scanner.expose(),
+            outside,
+            "AddressNotAllowed",
+        ),
+        ("near@example.org", expired.expose(), inside, "Expired"),
+    ] {
+        let (said, cost) = cost(name, password, client);
+        assert!(said.starts_with(reason), "{name:?} {client}: {said}");
+        assert_eq!(cost, 1, "{name:?} {client}: {said}");
+    }
+    let claim = claim("off@example.org", "near@example.org", b"secret");
+    let before = accounts.state.load().hasher.checks();
+    let said = answer(&accounts, &claim, inside);
+    assert_eq!(said, "AuthorizationIdentity near@example.org");
+    assert_eq!(accounts.state.load().hasher.checks() - before, 1);
 }
 
 #[test]
@@ -257,7 +337,7 @@ fn hashes_of_other_programs_log_in_and_are_upgraded() {
         .unwrap();
     let login = |password: &str| {
         let claim = claim("", "alice@example.org", password.as_bytes());
-        let check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+        let check = accounts.check(&claim, from("192.0.2.1"));
         matches!(runtime.block_on(check).unwrap(), Authentication::Accept(_))
     };
     assert!(!login("wrong") && login(typed));
@@ -325,7 +405,7 @@ fn credentials_and_their_answers() {
     let secret = |index: usize| secrets[index].0.expose();
     let said = |name: &str, password: &[u8], client: &str| {
         let check = claim("", name, password);
-        let check = accounts.check(&check, client.parse().unwrap());
+        let check = accounts.check(&check, from(client));
         match runtime().block_on(check).unwrap() {
             Authentication::Accept(account) => {
                 format!("accept {}", account.credential_name().unwrap_or("-"))
@@ -378,7 +458,7 @@ fn credentials_and_their_answers() {
     accounts.state.load().hasher.close();
     assert_eq!(said(alice, secret(0), "198.51.100.7"), "accept scanner");
     let wrong = claim("", alice, b"wrong");
-    let check = accounts.check(&wrong, "192.0.2.1".parse().unwrap());
+    let check = accounts.check(&wrong, from("192.0.2.1"));
     assert!(runtime().block_on(check).is_err());
 }
 
@@ -397,7 +477,7 @@ fn a_login_ends_with_its_credential() {
         authentication_identity: "alice@example.org".to_owned(),
         password: secret,
     };
-    let check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+    let check = accounts.check(&claim, from("192.0.2.1"));
     let Ok(Authentication::Accept(login)) = runtime().block_on(check) else {
         panic!("it is accepted");
     };
@@ -484,7 +564,7 @@ fn an_old_password_does_not_outlive_its_check() {
     runtime().block_on(async {
         // So that the check is still under way when the file changes, however fast the hash is.
         let held = accounts.state.load().hasher.hold_all();
-        let mut check = accounts.check(&claim, "192.0.2.1".parse().unwrap());
+        let mut check = accounts.check(&claim, from("192.0.2.1"));
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         let begun = check.as_mut().poll(&mut context);
         assert!(begun.is_pending());
@@ -522,7 +602,7 @@ fn scram_proofs_and_their_answers() {
                 matched,
             },
         };
-        let check = accounts.check(&claim, client.parse().unwrap());
+        let check = accounts.check(&claim, from(client));
         match runtime().block_on(check) {
             Ok(Authentication::Accept(account)) => format!("accept {}", account.name),
             Ok(Authentication::Refuse { reason, .. }) => format!("{reason:?}"),
@@ -598,7 +678,7 @@ fn certificates_and_their_answers() {
             authorization_identity: authorization.to_owned(),
             certificate: Arc::new(certificate),
         };
-        let check = accounts.check(&claim, client.parse().unwrap());
+        let check = accounts.check(&claim, from(client));
         match runtime().block_on(check).unwrap() {
             Authentication::Accept(account) => {
                 let credential = account.credential_name().unwrap_or("-");
@@ -936,7 +1016,7 @@ fn tokens_and_their_accounts() {
     );
 
     // The session knows who has vouched for it, until when, and whether they still count.
-    let check = accounts.check(&claim, "192.0.2.7".parse().unwrap());
+    let check = accounts.check(&claim, from("192.0.2.7"));
     let Ok(Authentication::Accept(login)) = runtime().block_on(check) else {
         panic!("it is accepted")
     };

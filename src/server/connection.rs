@@ -22,7 +22,7 @@ use tokio_rustls::server::TlsStream;
 use super::proxy::{self, HEADER_BYTES_MAX, HeaderError, Progress, Source};
 use super::{Generation, Listen, NoRoom, Place, Services, TlsStart};
 use crate::clock::Now;
-use crate::decision::{Account, Question, Refusal, Verdict};
+use crate::decision::{Account, Caller, Question, Refusal, Standing, Verdict};
 use crate::event::{Scope, ServerEvent};
 use crate::message::Fingerprint;
 use crate::queue::Draft;
@@ -291,8 +291,11 @@ impl Connection {
                     }
                 }
                 Step::Check(ask) => {
-                    let client = self.scope.client.ip().to_canonical();
-                    let answer = self.generation.accounts.check(ask.claim(), client).await;
+                    let caller = Caller {
+                        address: self.scope.client.ip().to_canonical(),
+                        standing: Standing::New,
+                    };
+                    let answer = self.generation.accounts.check(ask.claim(), caller).await;
                     ask.answer(answer);
                 }
                 Step::Close => {

@@ -1,6 +1,6 @@
 //! What several tests share: chance, a small world of accounts, and a server in this process.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,7 +11,7 @@ use gatepost::account::{BoxFuture, CredentialStore};
 use gatepost::audit::Audit;
 use gatepost::clock::Now;
 use gatepost::decision::{
-    Account, Authentication, Claim, Credential, Grant, Limit, Origin, RecipientPattern,
+    Account, Authentication, Caller, Claim, Credential, Grant, Limit, Origin, RecipientPattern,
     RefusedLogin, SenderPattern, TokenFault, Unavailable,
 };
 use gatepost::policy::{Limiter, Policy, PolicySettings};
@@ -255,7 +255,7 @@ impl CredentialStore for FixedAccounts {
     fn check<'a>(
         &'a self,
         claim: &'a Claim,
-        _: IpAddr,
+        _: Caller,
     ) -> BoxFuture<'a, Result<Authentication, Unavailable>> {
         Box::pin(async move { self.answer(claim) })
     }
