@@ -307,8 +307,39 @@ impl Audit {
                     proxy
                 );
             }
-            ServerEvent::ConnectionRefused { reason } => {
-                tracing::warn!(event = "refused", session, client, port, proxy, reason);
+            ServerEvent::Banned {
+                network,
+                is_login,
+                account,
+                failures,
+                seconds,
+                enforced,
+            } => {
+                let account = account.as_deref();
+                let scope = if *is_login { "login" } else { "network" };
+                tracing::warn!(
+                    event = "banned",
+                    session,
+                    client,
+                    port,
+                    scope,
+                    network,
+                    account,
+                    failures = u64::from(*failures),
+                    seconds,
+                    enforced
+                );
+            }
+            ServerEvent::ConnectionRefused { reason, count } => {
+                tracing::warn!(
+                    event = "refused",
+                    session,
+                    client,
+                    port,
+                    proxy,
+                    reason,
+                    count
+                );
             }
             ServerEvent::ProxyRefused {
                 listener,
@@ -335,6 +366,17 @@ impl Audit {
                         reason
                     );
                 }
+            }
+            ServerEvent::SharedAddress { network, accounts } => {
+                let accounts = *accounts as u64;
+                tracing::warn!(
+                    event = "guessing.shared_address",
+                    session,
+                    client,
+                    port,
+                    network,
+                    accounts
+                );
             }
             ServerEvent::TlsAccepted {
                 version,

@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use crate::diagnostic::Finding;
 
 mod account;
+mod ban;
 mod check;
 mod control;
 mod explain;
@@ -51,6 +52,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Account(account::Args),
+    Ban(ban::Args),
     Queue(queue::Args),
     Explain(explain::Args),
     Status(status::Args),
@@ -81,6 +83,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&cli.config, &args),
         Command::Check(args) => check::run(&cli.config, args),
         Command::Account(args) => account::run(&cli.config, args),
+        Command::Ban(args) => ban::run(&cli.config, args),
         Command::Queue(args) => queue::run(&cli.config, args),
         Command::Explain(args) => explain::run(&cli.config, args),
         Command::Status(args) => status::run(&cli.config, &args),

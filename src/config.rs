@@ -23,6 +23,7 @@ use crate::account::AccountSettings;
 use crate::audit::{LogFormat, LogSettings};
 use crate::decision::{Limit, Origin};
 use crate::diagnostic::{Finding, nearest};
+use crate::guard::GuessingSettings;
 use crate::policy::PolicySettings;
 use crate::queue::SpoolSettings;
 use crate::sasl::Mechanism;
@@ -33,6 +34,7 @@ use crate::smtp::extension::Extension;
 use crate::tls::client::{ClientAuthorityFiles, ClientCertificates};
 use crate::tls::{CertificateFiles, MinimumVersion, TlsSettings};
 
+mod guessing;
 mod issuers;
 mod keys;
 mod quantity;
@@ -58,6 +60,8 @@ pub struct Config {
     pub tls: TlsSettings,
     /// The accounts file and the cost of password checks.
     pub accounts: AccountSettings,
+    /// What is done about those who try passwords.
+    pub guessing: GuessingSettings,
     /// The limits of every account that says nothing else.
     pub policy: PolicySettings,
     /// The queue directory.
@@ -355,6 +359,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             named_by_certificates: external && by_certificate.is_some(),
             issuers,
         },
+        guessing: guessing::guessing(document),
         policy: PolicySettings {
             messages_per_hour,
             recipients_per_day,

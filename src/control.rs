@@ -11,6 +11,13 @@ pub const SOCKET: &str = "control";
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", tag = "ask")]
 pub enum Request {
+    /// Who is banned.
+    Bans,
+    /// Lift bans.
+    LiftBans {
+        /// Of whom: an address, a network, or `all`.
+        of: String,
+    },
     /// How it is.
     Status,
 }

@@ -33,6 +33,7 @@ use crate::config::{self, Config, Loaded};
 use crate::control::{Answer, Request, SOCKET};
 use crate::decision::Origin;
 use crate::diagnostic::{Finding, Severity};
+use crate::guard::{GUESSING_FILE, Guard, Lift};
 use crate::message::token::TraceKey;
 use crate::policy::limit::LIMITS_FILE;
 use crate::policy::{Limiter, Policy};
@@ -49,10 +50,12 @@ const WATCH_INTERVAL: Duration = Duration::from_secs(1);
 const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 /// How often the limits' state is saved; what a crash can forget.
 const SAVE_EVERY_TICKS: u64 = 2;
+/// Likewise for who is banned and who is known: under an attack that is much, and changes all the time.
+const SAVE_GUESSING_EVERY_TICKS: u64 = 10;
 /// Threads for file operations and password checks. Both have bounds of their own below this.
 const BLOCKING_THREADS_MAX: usize = 128;
-/// Descriptors beside those of connections: listeners, files of messages in flight, the log.
-const DESCRIPTORS_BESIDE: u64 = 256;
+/// Descriptors beside those of connections: listeners, files of messages in flight, clients that are turned away, the log.
+const DESCRIPTORS_BESIDE: u64 = 320;
 
 /// Told where the listeners really listen.
 pub type OnReady = Box<dyn FnOnce(&[Listen])>;
@@ -152,13 +155,17 @@ impl Daemon {
         warnings.extend(limiter_warnings);
         let (memory, memory_warnings) = LoginState::open(&config.queue.directory.join(STATE_FILE));
         warnings.extend(memory_warnings);
+        let guessing = config.queue.directory.join(GUESSING_FILE);
+        let (guard, guard_warnings) = Guard::open(&guessing, config.guessing.clone(), now);
+        warnings.extend(guard_warnings);
         let (tls, accounts) = (Arc::new(tls), Arc::new(accounts.with_memory(memory)));
         let listeners = bind(&config, &[])?;
 
         let (trace_key, trace_warnings) = trace_key(&config, None);
         warnings.extend(trace_warnings);
         let generation = generation(&config, &accounts, &tls, &limiter, trace_key.as_ref());
-        let services = Services::new(generation, spool, Audit::new(hooks.observers));
+        let audit = Audit::new(hooks.observers);
+        let services = Services::new(generation, spool, audit, Arc::new(guard));
         for listener in &listeners {
             listener.start(&services);
         }
@@ -285,6 +292,7 @@ impl Daemon {
             self.trace_key.as_ref(),
         )));
         self.services.spool.apply(&config.queue);
+        self.services.guard.apply(config.guessing.clone());
         self.log.apply(config.log);
         self.listeners
             .retain(|listener| config.listen.contains(&listener.listen()));
@@ -323,6 +331,10 @@ impl Daemon {
         }
         if self.ticks.is_multiple_of(SAVE_EVERY_TICKS) {
             self.save().await;
+        }
+        if self.ticks.is_multiple_of(SAVE_GUESSING_EVERY_TICKS) {
+            let guard = Arc::clone(&self.services.guard);
+            blocking(move || save_guard(&guard)).await;
         }
         let now = Now::read();
         if now
@@ -391,11 +403,17 @@ impl Daemon {
     /// What an operator's command wants to know, or wants done.
     fn answer(&self, request: &Request) -> Answer {
         match request {
+            Request::Bans => {
+                let bans = self.services.guard.bans(Now::read());
+                Answer::Done(serde_json::to_value(bans).unwrap_or_default())
+            }
+            Request::LiftBans { of } => self.lift_bans(of),
             Request::Status => Answer::Done(self.status()),
         }
     }
 
     fn status(&self) -> Value {
+        let guessing = self.services.guard.summary(Now::read());
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "process": std::process::id(),
@@ -405,7 +423,24 @@ impl Daemon {
             "connections": self.services.connections(),
             "accounts": self.accounts.summary().accounts,
             "queue": self.config.queue.directory.display().to_string(),
+            "guessing": guessing.mode.name(),
+            "bans": guessing.bans,
+            "known_logins": guessing.known,
+            "shared_address": guessing.shared,
         })
+    }
+
+    fn lift_bans(&self, of: &str) -> Answer {
+        let wanted: Lift = match of.parse() {
+            Ok(wanted) => wanted,
+            Err(error) => return Answer::Failed(format!("\"{}\" is {error}", of.escape_debug())),
+        };
+        let lifted = self.services.guard.lift(&wanted, Now::read());
+        for ban in &lifted {
+            let (network, account) = (ban.network.as_str(), ban.account.as_deref());
+            tracing::info!(event = "ban.lifted", scope = ban.kind, network, account);
+        }
+        Answer::Done(serde_json::to_value(lifted).unwrap_or_default())
     }
 
     async fn stop(self) {
@@ -424,7 +459,12 @@ impl Daemon {
         blocking(move || services.spool.close()).await;
         report_queue(&self.services.spool);
         let (limiter, accounts) = (self.limiter, self.accounts);
-        blocking(move || save(&limiter, &accounts)).await;
+        let guard = Arc::clone(&self.services.guard);
+        blocking(move || {
+            save(&limiter, &accounts);
+            save_guard(&guard);
+        })
+        .await;
         let seconds = Now::read()
             .instant
             .saturating_duration_since(begun.instant)
@@ -444,6 +484,12 @@ fn save(limiter: &Limiter, accounts: &Accounts) {
     }
     if let Err(error) = accounts.save_memory() {
         tracing::warn!(event = "logins.unsaved", error = error.to_string());
+    }
+}
+
+fn save_guard(guard: &Guard) {
+    if let Err(error) = guard.save(Now::read()) {
+        tracing::warn!(event = "guessing.unsaved", error = error.to_string());
     }
 }
 

@@ -151,10 +151,34 @@ pub enum ServerEvent {
         /// Which of our addresses it came to.
         listener: SocketAddr,
     },
+    /// `banned`
+    Banned {
+        /// Where: an address or a network.
+        network: String,
+        /// Whether only one account is banned there.
+        is_login: bool,
+        /// Which, where that is fit for a log.
+        account: Option<String>,
+        /// How many failures led to it.
+        failures: u32,
+        /// How long it is.
+        seconds: u64,
+        /// Whether it is carried out.
+        enforced: bool,
+    },
     /// `refused`: not even greeted.
     ConnectionRefused {
-        /// Which bound was reached.
+        /// Which bound was reached, or that it is banned.
         reason: &'static str,
+        /// How many there were since the last line, where not each has its own.
+        count: Option<u64>,
+    },
+    /// `guessing.shared_address`
+    SharedAddress {
+        /// Which.
+        network: String,
+        /// How many accounts log in from there.
+        accounts: usize,
     },
     /// `proxy.refused`: closed without a word, since nobody knows who would hear it.
     ProxyRefused {

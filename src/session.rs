@@ -16,6 +16,7 @@
 //! Authenticating    + an exchange                  response -> Checking or LookingUp; "*" or garbage -> Greeted
 //! LookingUp         + a name                       found -> Authenticating
 //! Checking          + a claim                      right -> Ready or Confirming; wrong -> Greeted or Failing
+//!                                                  banned -> Closed, as from LookingUp
 //! Failing           + which mechanism              any response -> Greeted
 //! Confirming        + an account, not yet in force an empty response -> Ready; anything else -> Greeted
 //! Ready             + an account                   MAIL -> JudgingSender

@@ -1,7 +1,7 @@
 //! `gatepost explain`: what serve would decide, by which rule, and what the client would hear.
 //!
 //! It asks the same policy in the same order as a session does, with what the limits have used as of the last saved
-//! state. Nothing is sent, written or used up. Each question is answered on its own, as if those before it had been
+//! state, and who was banned then. Nothing is sent, written or used up. Each question is answered on its own, as if those before it had been
 //! allowed, so that one run shows everything that is wrong.
 
 use std::net::IpAddr;
@@ -18,6 +18,7 @@ use crate::account::identity::prepare_name;
 use crate::clock::{Now, rfc3339_milliseconds};
 use crate::decision::{Account, Limit, Origin, Question, RefusedLogin, Rule, Verdict};
 use crate::diagnostic::{Finding, nearest};
+use crate::guard::{BanView, GUESSING_FILE, Guard};
 use crate::policy::limit::LIMITS_FILE;
 use crate::policy::{Limiter, Policy, Usage};
 use crate::session::Profile;
@@ -82,11 +83,14 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
     let (limiter, warning) = Limiter::look_into(&config.queue.directory.join(LIMITS_FILE), now);
     warning.iter().for_each(say);
     let policy = Policy::new(config.policy, Arc::new(limiter));
+    let guessing = config.queue.directory.join(GUESSING_FILE);
+    let (guard, warning) = Guard::look_into(&guessing, config.guessing, now);
+    warning.iter().for_each(say);
     let json = args.json;
     let explanation = explain(
         &directory,
         &config.accounts.file,
-        &policy,
+        (&policy, &guard),
         &config.profile,
         args,
         now,
@@ -173,7 +177,7 @@ impl Step {
 fn explain(
     directory: &Directory,
     file: &Path,
-    policy: &Policy,
+    (policy, guard): (&Policy, &Guard),
     profile: &Profile,
     args: Args,
     now: Now,
@@ -220,6 +224,12 @@ fn explain(
     explanation
         .steps
         .push(login(record, account, token_will_do, args.client, now));
+    let ban = args
+        .client
+        .and_then(|client| guard.foresee(client, &account.name, now));
+    if let Some(ban) = ban {
+        explanation.steps.push(banned(&account.name, &ban));
+    }
     let narrowed = account.credential.as_deref();
     let has_allow_from = !account.allow_from.is_empty()
         || narrowed.is_some_and(|credential| !credential.allow_from.is_empty());
@@ -423,6 +433,23 @@ fn hold(keyword: &str, value: String, profile: &Profile, now: Now) -> (Step, Opt
     }
 }
 
+/// Somebody who is not listened to, whatever the secret is.
+fn banned(account: &str, ban: &BanView) -> Step {
+    let whom = match ban.kind {
+        "login" => format!("{account} at {}", ban.network),
+        _ => ban.network.clone(),
+    };
+    let rule = Rule {
+        name: "guessing",
+        origin: None,
+    };
+    let reason = format!(
+        "{whom} is banned until {}, after {} failed logins (`gatepost ban lift {}`)",
+        ban.until, ban.failures, ban.network
+    );
+    Step::refused("AUTH", account, Reply::banned(), reason, Some(rule))
+}
+
 /// A path that only SMTPUTF8 could carry, where that is withheld.
 fn not_ascii(step: &'static str, address: &str, reply: Reply) -> Step {
     let rule = Rule {
@@ -561,6 +588,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::guard::GuessingSettings;
     use crate::policy::PolicySettings;
 
     const SOURCE: &str = r#"[[account]]
@@ -619,7 +647,9 @@ name = "empty@example.org"
             extensions,
             ..Profile::default()
         };
-        explain(&directory, file, &policy, &profile, args, Now::read()).unwrap()
+        let now = Now::read();
+        let guard = Guard::in_memory(GuessingSettings::default(), now);
+        explain(&directory, file, (&policy, &guard), &profile, args, now).unwrap()
     }
 
     #[test]

@@ -38,6 +38,16 @@ pub const KEYS: &[&str] = &[
     "token_issuer.leeway",
     "token_issuer.timeout",
     "token_issuer.ca",
+    "guessing.mode",
+    "guessing.exempt",
+    "guessing.failures_per_address",
+    "guessing.failures_per_login",
+    "guessing.failures_per_account",
+    "guessing.window",
+    "guessing.delay_max",
+    "guessing.ban_for",
+    "guessing.ban_max",
+    "guessing.known_for",
     "extensions.withhold",
     "extensions.future_release_max",
     "extensions.deliver_by_minimum",
@@ -73,7 +83,7 @@ pub const KEYS: &[&str] = &[
 const REPEATED: &[&str] = &["listen", "certificate", "client_ca", "token_issuer"];
 
 /// Names that are kept for what comes, so that nobody takes them for a slip of the pen.
-const RESERVED: &[&str] = &["guessing", "onward", "status", "tripwires"];
+const RESERVED: &[&str] = &["onward", "status", "tripwires"];
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -197,7 +207,8 @@ mod tests {
                 "`hostname` belongs at the top of the file, before the first table",
             ),
             ("log", "colour_of_lines", "[log] has: format, level"),
-            ("", "guessing", "it is not available in this version"),
+            ("", "onward", "it is not available in this version"),
+            ("", "guesing", "did you mean [guessing]?"),
         ] {
             assert_eq!(hint_for_unknown(table, name), hint, "{table} {name}");
         }

@@ -20,9 +20,10 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
 use super::proxy::{self, HEADER_BYTES_MAX, HeaderError, Progress, Source};
-use super::{Generation, Listen, NoRoom, Place, Services, TlsStart};
+use super::shut::shut_out;
+use super::{Generation, Listen, NoRoom, Place, Services, TlsStart, login};
 use crate::clock::Now;
-use crate::decision::{Account, Caller, Question, Refusal, Standing, Verdict};
+use crate::decision::{Account, Question, Refusal, Verdict};
 use crate::event::{Scope, ServerEvent};
 use crate::message::Fingerprint;
 use crate::queue::Draft;
@@ -118,7 +119,10 @@ impl Connection {
         let listener = self.listen.address;
         let event = match &self.admission {
             Ok(_) => ServerEvent::Connected { listener },
-            Err(NoRoom { reason, .. }) => ServerEvent::ConnectionRefused { reason },
+            Err(NoRoom { reason, .. }) => ServerEvent::ConnectionRefused {
+                reason,
+                count: None,
+            },
         };
         self.services.audit.server(&self.scope, &event);
     }
@@ -208,6 +212,18 @@ impl Connection {
         self.scope.proxy = Some(self.scope.client);
         if let Source::Client(client) = source {
             self.scope.client = client;
+        }
+        if let Err(shut) = self
+            .services
+            .guard
+            .admit(self.scope.client.ip(), Now::read())
+        {
+            if let Transport::Plain(stream) = mem::replace(&mut self.transport, Transport::Gone) {
+                shut_out(stream, &self.scope, self.listen.tls, shut, &self.services);
+            }
+            return false;
+        }
+        if let Source::Client(client) = source {
             let limits = &self.generation.limits;
             if let Ok(place) = &mut self.admission
                 && let Err(full) = self.services.doors.name(place, client.ip(), limits)
@@ -291,12 +307,8 @@ impl Connection {
                     }
                 }
                 Step::Check(ask) => {
-                    let caller = Caller {
-                        address: self.scope.client.ip().to_canonical(),
-                        standing: Standing::New,
-                    };
-                    let answer = self.generation.accounts.check(ask.claim(), caller).await;
-                    ask.answer(answer);
+                    let check = login::check(&self.services, &self.generation, &self.scope, ask);
+                    Box::pin(check).await;
                 }
                 Step::Close => {
                     self.flush().await?;
@@ -336,8 +348,9 @@ impl Connection {
                     ask.answer(verdict);
                 }
                 Step::LookUp(ask) => {
-                    let answer = self.generation.accounts.scram_offer(ask.name()).await;
-                    ask.answer(answer);
+                    let look_up =
+                        login::look_up(&self.services, &self.generation, &self.scope, ask);
+                    Box::pin(look_up).await;
                 }
                 Step::Report(event) => self.services.audit.session(&self.scope, &event),
                 Step::Send(reply) => {

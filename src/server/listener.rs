@@ -10,7 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
+use super::shut::shut_out;
 use super::{Listen, NoRoom, Proxies, Services};
+use crate::clock::Now;
 use crate::event::{Scope, ServerEvent};
 
 /// How many connections may wait to be accepted.
@@ -168,6 +170,11 @@ fn admit(
             silent: false,
         };
         return services.audit.server(&scope, &refused);
+    }
+    if !listen.proxy_protocol
+        && let Err(shut) = services.guard.admit(peer.ip(), Now::read())
+    {
+        return shut_out(stream, &scope, listen.tls, shut, services);
     }
     let known = (!listen.proxy_protocol).then_some(peer.ip());
     let admission = services.doors.admit(known, &generation.limits);

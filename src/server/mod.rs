@@ -18,6 +18,7 @@ use tokio_util::task::TaskTracker;
 use crate::account::CredentialStore;
 use crate::audit::Audit;
 use crate::event::limit_key;
+use crate::guard::Guard;
 use crate::policy::Policy;
 use crate::queue::Spool;
 use crate::session::Profile;
@@ -26,7 +27,9 @@ use crate::tls::Tls;
 mod connection;
 mod control;
 mod listener;
+mod login;
 pub mod proxy;
+mod shut;
 
 pub use control::{Asked, ControlSocket};
 pub use listener::{BindError, Listener};
@@ -114,7 +117,13 @@ pub struct Services {
     pub spool: Spool,
     /// Who hears what happens.
     pub audit: Audit,
+    /// Who may try to log in.
+    pub guard: Arc<Guard>,
     doors: Doors,
+    /// Connections that are held although they are shut out.
+    shut_out: Arc<Semaphore>,
+    /// Failed logins that wait for their answer.
+    delayed: Semaphore,
     tasks: TaskTracker,
     stopping: CancellationToken,
     out_of_time: CancellationToken,
@@ -122,9 +131,12 @@ pub struct Services {
 
 impl Services {
     /// A server that does not listen yet.
-    pub fn new(generation: Generation, spool: Spool, audit: Audit) -> Arc<Self> {
+    pub fn new(generation: Generation, spool: Spool, audit: Audit, guard: Arc<Guard>) -> Arc<Self> {
         Arc::new(Self {
             doors: Doors::default(),
+            guard,
+            shut_out: Arc::new(Semaphore::new(shut::HELD_MAX)),
+            delayed: Semaphore::new(DELAYED_MAX),
             generation: ArcSwap::from_pointee(generation),
             spool,
             audit,
@@ -137,6 +149,22 @@ impl Services {
     /// How many connections there are.
     pub fn connections(&self) -> usize {
         self.doors.count()
+    }
+
+    /// Lets a failed login wait for its answer; false if too many wait already. A stop ends the wait.
+    async fn delay(&self, wait: Duration) -> bool {
+        if wait.is_zero() {
+            return true;
+        }
+        let Ok(_place) = self.delayed.try_acquire() else {
+            return false;
+        };
+        tokio::select! {
+            biased;
+            () = self.stopping.cancelled() => {}
+            () = tokio::time::sleep(wait) => {}
+        }
+        true
     }
 
     /// Stops: idle clients hear 421, transactions in flight may end within the configured time, then they are cut
@@ -155,6 +183,9 @@ impl Services {
         }
     }
 }
+
+/// Failed logins that wait for their answer at a time: each is a connection that is of no use to anybody else.
+const DELAYED_MAX: usize = 1024;
 
 /// How long connections that were cut off may take to say so.
 const LAST_WORDS_TIMEOUT: Duration = Duration::from_secs(5);

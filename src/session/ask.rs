@@ -80,6 +80,16 @@ impl LookUpAsk<'_> {
             }
         }
     }
+
+    /// Nothing is looked up for whoever is banned.
+    pub fn turn_away(self, reason: &str) {
+        let session = self.session;
+        let State::LookingUp(greeting, exchange, _) = replace(&mut session.state, State::Closed)
+        else {
+            unreachable!("a LookUpAsk exists only while looking up");
+        };
+        session.turn_away_claim(greeting, exchange.mechanism(), reason);
+    }
 }
 
 ask! {
@@ -152,6 +162,16 @@ impl AuthAsk<'_> {
             }
         }
     }
+
+    /// The claim is not checked, or its answer not given: the client is banned, and the connection ends.
+    pub fn turn_away(self, reason: &str) {
+        let session = self.session;
+        let State::Checking(greeting, exchange, _) = replace(&mut session.state, State::Closed)
+        else {
+            unreachable!("an AuthAsk exists only while checking");
+        };
+        session.turn_away_claim(greeting, exchange.mechanism(), reason);
+    }
 }
 
 impl Session {
@@ -192,6 +212,16 @@ impl Session {
         self.state = State::Greeted(greeting);
         self.respond(Reply::authentication_failed());
         self.count_failed_login();
+    }
+
+    fn turn_away_claim(&mut self, greeting: Greeting, mechanism: Mechanism, reason: &str) {
+        self.state = State::Greeted(greeting);
+        self.refuse_claim(
+            Refused::nobody(),
+            mechanism,
+            Reply::banned(),
+            reason.to_owned(),
+        );
     }
 
     fn refuse_claim(&mut self, who: Refused, mechanism: Mechanism, reply: Reply, reason: String) {

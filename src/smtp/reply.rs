@@ -390,6 +390,17 @@ impl Reply {
         )
     }
 
+    /// The address, or the account there, is banned for a while; the connection is closed. The password was not looked
+    /// at, and may be right: 535 would have people type another.
+    pub fn banned() -> Self {
+        Self::new(
+            421,
+            7,
+            0,
+            "too many failed authentications from your address, try again later",
+        )
+    }
+
     /// The account was disabled, removed or changed while its connection lived; the connection is closed.
     pub fn account_withdrawn() -> Self {
         Self::new(421, 7, 0, "the account's rights have changed, log in again")

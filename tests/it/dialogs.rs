@@ -59,6 +59,7 @@ enum Line {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Fault {
     Append,
+    Banned,
     Begin,
     Commit,
     Withdrawn,
@@ -140,6 +141,7 @@ fn parse(path: &Path) -> Dialogue {
             "M:" => Line::Message(rest.to_owned()),
             "F:" => Line::Fault(match rest {
                 "append" => Fault::Append,
+                "banned" => Fault::Banned,
                 "begin" => Fault::Begin,
                 "commit" => Fault::Commit,
                 "withdrawn" => Fault::Withdrawn,
@@ -364,9 +366,15 @@ impl Memory {
                     );
                     ask.answer(Ok(id));
                 }
+                Step::Check(ask) if Self::fails(&mut self.fault, Fault::Banned) => {
+                    ask.turn_away("this address is banned");
+                }
                 Step::Check(ask) => {
                     let answer = self.accounts.answer(ask.claim());
                     ask.answer(answer);
+                }
+                Step::LookUp(ask) if Self::fails(&mut self.fault, Fault::Banned) => {
+                    ask.turn_away("this account is banned from this address");
                 }
                 Step::LookUp(ask) => {
                     let offer = self.accounts.offer(ask.name());

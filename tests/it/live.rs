@@ -11,6 +11,7 @@ mod durability;
 mod fair;
 mod faults;
 mod foreign;
+mod guessing;
 mod harness;
 mod later;
 mod load;

@@ -14,6 +14,7 @@ use gatepost::decision::{
     Account, Authentication, Caller, Claim, Credential, Grant, Limit, Origin, RecipientPattern,
     RefusedLogin, SenderPattern, TokenFault, Unavailable,
 };
+use gatepost::guard::{Guard, GuessingSettings, Mode};
 use gatepost::policy::{Limiter, Policy, PolicySettings};
 use gatepost::queue::{Spool, SpoolSettings};
 use gatepost::sasl::external::Certificate;
@@ -362,7 +363,13 @@ impl Server {
             accounts: Arc::new(FixedAccounts::new()),
             policy: Arc::new(policy(directory.path())),
         };
-        let services = Services::new(generation, spool, Audit::default());
+        // The dialogues fail more logins than anybody may.
+        let guessing = GuessingSettings {
+            mode: Mode::Off,
+            ..GuessingSettings::default()
+        };
+        let guard = Arc::new(Guard::in_memory(guessing, Now::read()));
+        let services = Services::new(generation, spool, Audit::default(), guard);
         let listen = |tls| {
             Listener::bind(Listen {
                 address: "127.0.0.1:0".parse().unwrap(),

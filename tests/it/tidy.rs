@@ -28,7 +28,12 @@ const FLOORS: [(u8, &[&str]); 6] = [
         ],
     ),
     (1, &["kept", "session"]),
-    (2, &["account", "audit", "policy", "queue", "tls", "trace"]),
+    (
+        2,
+        &[
+            "account", "audit", "guard", "policy", "queue", "tls", "trace",
+        ],
+    ),
     (3, &["server"]),
     (4, &["config", "daemon"]),
     (5, &["cli", "main"]),

@@ -387,6 +387,10 @@ impl World<'_> {
                 }
                 Step::LookUp(ask) => {
                     assert!(self.under_tls && !self.authenticated);
+                    if choice >= 245 {
+                        ask.turn_away("banned");
+                        continue;
+                    }
                     ask.answer(match choice {
                         0..=219 => Ok(Offer {
                             verifier: Arc::clone(&NOBODY),
@@ -400,6 +404,10 @@ impl World<'_> {
                     // No certificate was shown.
                     assert!(!matches!(ask.claim(), Claim::Certificate { .. }));
                     self.admitted = choice < 220;
+                    if choice >= 245 {
+                        ask.turn_away("banned");
+                        continue;
+                    }
                     ask.answer(match choice {
                         0..=219 => Ok(Authentication::Accept(Arc::clone(&ALICE))),
                         220..=239 => Ok(Authentication::Refuse {

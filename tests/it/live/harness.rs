@@ -51,6 +51,7 @@ pub(super) struct Settings {
     pub(super) listeners: &'static str,
     pub(super) tls: &'static str,
     pub(super) auth: &'static str,
+    pub(super) guessing: &'static str,
     pub(super) queue: &'static str,
     pub(super) limits: &'static str,
     pub(super) account_limits: &'static str,
@@ -70,6 +71,7 @@ impl Default for Settings {
             listeners: "",
             tls: "",
             auth: "",
+            guessing: "",
             queue: "minimum_free = \"1MiB\"",
             limits: "",
             account_limits: "",
@@ -117,6 +119,7 @@ impl World {
             listeners,
             tls,
             auth,
+            guessing,
             queue,
             limits,
             account_limits,
@@ -140,7 +143,8 @@ impl World {
              [limits]\n{limits}\n\
              [limits.account]\n{account_limits}\n\
              [log]\n{log}\n\
-             [auth]\n{auth}\n"
+             [auth]\n{auth}\n\
+             [guessing]\n{guessing}\n"
         )
         .unwrap();
         self.replace("gatepost.toml", &text);
@@ -539,6 +543,11 @@ impl Client {
         Self::over(TcpStream::connect(address)?, trusted)
     }
 
+    /// The same, to the listener of that kind.
+    pub(super) fn come_from(source: &str, daemon: &Daemon, door: TlsStart) -> Self {
+        Self::connect_from(daemon, source.parse().unwrap(), daemon.address(door))
+    }
+
     fn over(stream: TcpStream, trusted: Arc<ClientConfig>) -> std::io::Result<Self> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -569,6 +578,13 @@ impl Client {
     /// As far as EHLO under TLS.
     pub(super) fn secured(daemon: &Daemon, door: TlsStart) -> Self {
         let mut client = Self::connect(daemon, door);
+        client.secure(door);
+        client
+    }
+
+    /// The same, from another of this machine's addresses.
+    pub(super) fn secured_from(source: &str, daemon: &Daemon, door: TlsStart) -> Self {
+        let mut client = Self::come_from(source, daemon, door);
         client.secure(door);
         client
     }
