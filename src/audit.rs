@@ -311,6 +311,7 @@ impl Audit {
                 network,
                 is_login,
                 account,
+                known,
                 failures,
                 seconds,
                 enforced,
@@ -325,6 +326,7 @@ impl Audit {
                     scope,
                     network,
                     account,
+                    known = *known as u64,
                     failures = u64::from(*failures),
                     seconds,
                     enforced

@@ -159,6 +159,8 @@ pub enum ServerEvent {
         is_login: bool,
         /// Which, where that is fit for a log.
         account: Option<String>,
+        /// How many accounts are known there, which it does not keep out.
+        known: usize,
         /// How many failures led to it.
         failures: u32,
         /// How long it is.

@@ -341,6 +341,7 @@ impl State {
             network: shown(&subject.network()),
             account: account.map(str::to_owned),
             is_login: matches!(subject, Subject::Login(_)),
+            known: self.known.within(&subject.network()),
             failures,
             seconds,
             enforced: settings.mode == Mode::On && shared.is_none(),
@@ -415,17 +416,12 @@ impl Guard {
     /// look the same, as with SCRAM.
     pub fn attempt(&self, client: IpAddr, name: &str, secret: Option<&[u8]>) -> Attempt {
         let login = self.login(client, name);
-        let fingerprint = |secret: &[u8]| {
-            let mut context = hmac::Context::with_key(&self.secret_key);
-            // The account first: the same secret for another one is another guess.
-            context.update(&login.account);
-            context.update(secret);
-            first_octets::<4>(&context.sign())
-        };
+        let fingerprint =
+            |secret: &[u8]| u32::from_le_bytes(first_octets(&hmac::sign(&self.secret_key, secret)));
         Attempt {
             client: client.to_canonical(),
             login,
-            secret: secret.map(|secret| u32::from_le_bytes(fingerprint(secret))),
+            secret: secret.map(fingerprint),
         }
     }
 

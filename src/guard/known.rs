@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use ipnet::IpNet;
+
 use super::Login;
 
 /// How many logins are remembered, some 64 octets each: this bounds the memory to 4 MiB.
@@ -47,6 +49,12 @@ impl Known {
     /// How many accounts have logged in from there.
     pub(super) fn at(&self, source: IpAddr) -> usize {
         self.at.get(&source).copied().unwrap_or(0)
+    }
+
+    /// How many accounts have logged in from anywhere in a network, each counted for each address.
+    pub(super) fn within(&self, network: &IpNet) -> usize {
+        let inside = |(source, _): &(&IpAddr, &usize)| network.contains(*source);
+        self.at.iter().filter(inside).map(|(_, count)| count).sum()
     }
 
     /// How many logins there are.

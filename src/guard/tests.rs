@@ -677,6 +677,14 @@ fn an_operator_lifts_bans() {
         world.guess_often(1, "192.0.2.3", ALICE),
         ["login 192.0.2.3 for 600"]
     );
+    // So does what has not come to a ban yet.
+    let mut world = World::new();
+    world.guess_often(9, "192.0.2.1", ALICE);
+    for number in 0..10 {
+        world.guess("192.0.2.1", &format!("user{number}"));
+    }
+    world.guard.lift(&"192.0.2.1".parse().unwrap(), world.now);
+    assert_eq!(world.guess_often(9, "192.0.2.1", ALICE), [""; 0]);
     assert_eq!("mail.example.org".parse::<Lift>(), Err(NotLiftable));
 }
 

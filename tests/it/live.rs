@@ -10,6 +10,7 @@ mod crash;
 mod durability;
 mod fair;
 mod faults;
+mod firewall;
 mod foreign;
 mod guessing;
 mod harness;

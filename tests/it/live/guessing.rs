@@ -68,6 +68,7 @@ fn a_guesser_is_shut_out_and_nobody_else() {
     assert_eq!(banned["failures"], 3);
     assert_eq!(banned["seconds"], 600);
     assert_eq!(banned["enforced"], true);
+    assert_eq!(banned["known"], 0);
     // Whoever is inside already is not heard any more, right as it may be.
     let is_me = inside.is_me();
     assert_eq!(inside.login(BOB, PASSWORD), BANNED);
@@ -123,7 +124,8 @@ fn whoever_is_known_is_not_locked_out_by_others() {
     let daemon = world.start();
     let accepted = || Some(ACCEPTED.to_owned());
     assert_eq!(login(&daemon, GUESSER, ALICE, PASSWORD), accepted());
-    have_banned(&daemon, GUESSER, BOB);
+    let banned = have_banned(&daemon, GUESSER, BOB);
+    assert_eq!(banned["known"], 1);
     // Behind the same address: at the door nobody knows yet who it is, so it is open.
     assert_eq!(login(&daemon, GUESSER, ALICE, PASSWORD), accepted());
     let banned = Some(BANNED.to_owned());
