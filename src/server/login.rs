@@ -1,5 +1,7 @@
 //! Logins: the guard is asked before the accounts are, and hears how it ended.
 
+use std::time::Duration;
+
 use super::{Generation, Services};
 use crate::account::identity::prepare_name;
 use crate::clock::Now;
@@ -8,6 +10,11 @@ use crate::event::{Scope, ServerEvent};
 use crate::guard::TurnedAway;
 use crate::secret::Secret;
 use crate::session::{AuthAsk, LookUpAsk};
+
+/// How long the answer waits that a login cannot be checked now: whoever tries again at once would keep a processor busy
+/// with being turned away.
+const UNAVAILABLE_DELAY: Duration = Duration::from_secs(1);
+const TOO_MANY_WAIT: &str = "too many failed logins wait for their answer";
 
 /// Has a claim checked, if the guard lets it, and lets the answer to a failure wait.
 pub(super) async fn check(
@@ -65,10 +72,14 @@ pub(super) async fn check(
             let consequence = guard.refused(&attempt, name.as_deref(), Now::read());
             report(services, scope, &consequence.events);
             if !services.delay(consequence.delay).await {
-                return ask.turn_away("too many failed logins wait for their answer");
+                return ask.turn_away(TOO_MANY_WAIT);
             }
         }
-        Err(_) => {}
+        Err(_) => {
+            if !services.delay(UNAVAILABLE_DELAY).await {
+                return ask.turn_away(TOO_MANY_WAIT);
+            }
+        }
     }
     ask.answer(answer);
 }
