@@ -31,6 +31,9 @@ ROWS = [
     ("MB/s, messages of 1 MiB, 4 clients", [("mib1-4", "mb_per_s")]),
     ("ms for one message of 25 MiB", [("mib25-1", "message_ms")]),
     ("KiB that the server grows by meanwhile", [("mib25-1", "growth_kib")]),
+    ("ms for one honest submission, quiet / 32 guessers at one address / at 60,000: median",
+     [("flood-0", "submission_ms.p50"), ("flood-32", "submission_ms.p50"), ("flood-32-many", "submission_ms.p50")]),
+    ("the same, 99th percentile", [("flood-0", "submission_ms.p99"), ("flood-32", "submission_ms.p99"), ("flood-32-many", "submission_ms.p99")]),
     ("KiB per idle connection: 1,000 of them / 10,000", [("idle-1000", "kib_per_connection"), ("idle-10000", "kib_per_connection")]),
 ]
 

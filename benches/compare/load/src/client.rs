@@ -1,14 +1,14 @@
 //! A small submission client: connection, TLS, AUTH PLAIN, messages, QUIT.
 
 use std::fmt::{self, Display};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -51,7 +51,7 @@ pub(crate) struct Endpoint {
     pub(crate) password: String,
 }
 
-/// A connection that is logged in.
+/// A connection under TLS, logged in or not.
 #[derive(Debug)]
 pub(crate) struct Client {
     dialogue: Dialogue<TlsStream<TcpStream>>,
@@ -63,7 +63,24 @@ pub(crate) struct Client {
 impl Client {
     /// TCP, TLS, EHLO, AUTH.
     pub(crate) async fn open(endpoint: &Endpoint) -> Result<Self, Failure> {
-        let tcp = within("connect", TcpStream::connect(endpoint.address)).await?;
+        let mut client = Self::connect(endpoint, None).await?;
+        client.login(&endpoint.password).await?;
+        Ok(client)
+    }
+
+    /// TCP, TLS, EHLO; from this address of the machine, if one is given.
+    pub(crate) async fn connect(
+        endpoint: &Endpoint,
+        source: Option<IpAddr>,
+    ) -> Result<Self, Failure> {
+        let connect = async {
+            let socket = TcpSocket::new_v4()?;
+            if let Some(source) = source {
+                socket.bind(SocketAddr::new(source, 0))?;
+            }
+            socket.connect(endpoint.address).await
+        };
+        let tcp = within("connect", connect).await?;
         tcp.set_nodelay(true)
             .map_err(|error| Failure::new("connect", error.kind()))?;
         let tcp = match endpoint.starttls {
@@ -77,14 +94,19 @@ impl Client {
             dialogue.expect("greeting", 220).await?;
         }
         let extensions = dialogue.command("ehlo", EHLO, 250).await?;
-        let response = BASE64.encode(format!("\0{}\0{}", endpoint.user, endpoint.password));
-        let auth = format!("AUTH PLAIN {response}\r\n");
-        dialogue.command("auth", auth.as_bytes(), 235).await?;
         Ok(Self {
             dialogue,
             user: endpoint.user.clone(),
             pipelining: extensions.to_ascii_uppercase().contains("PIPELINING"),
         })
+    }
+
+    /// AUTH PLAIN as the endpoint's user.
+    pub(crate) async fn login(&mut self, password: &str) -> Result<(), Failure> {
+        let response = BASE64.encode(format!("\0{}\0{password}", self.user));
+        let auth = format!("AUTH PLAIN {response}\r\n");
+        self.dialogue.command("auth", auth.as_bytes(), 235).await?;
+        Ok(())
     }
 
     /// One message, `wire` with its final dot. Pipelining puts MAIL, RCPT and DATA into one write,

@@ -2,10 +2,11 @@
 //! measurement of one server and prints it as a JSON object.
 //!
 //! - A message is accepted when 250 answered its final dot. Everything else is a failure, counted as `stage:code`.
-//! - Closed loop: each client waits for its answer before it goes on.
+//! - Closed loop: each client waits for its answer before it goes on. (The honest client of a flood keeps to its times.)
 //! - Every connection is a full TLS handshake with a verified certificate; there are no session tickets.
 
 mod client;
+mod flood;
 mod growth;
 mod idle;
 mod message;
@@ -50,6 +51,8 @@ enum What {
     Idle(idle::Args),
     /// Time and memory for one large message
     Growth(growth::Args),
+    /// What an honest client notices of those who guess passwords
+    Flood(flood::Args),
 }
 
 /// What `up` says of its server.
@@ -100,6 +103,7 @@ fn run(args: &Args) -> Result<Value, Box<dyn std::error::Error>> {
             What::Throughput(args) => throughput::measure(args, &endpoint, &server).await,
             What::Idle(args) => idle::measure(args, &endpoint, &server).await,
             What::Growth(args) => growth::measure(args, &endpoint, &server).await,
+            What::Flood(args) => flood::measure(args, &endpoint, &server).await,
         }
     });
     runtime.shutdown_background();

@@ -181,7 +181,7 @@ impl Tally {
     }
 }
 
-fn quantiles(mut times_us: Vec<u64>) -> Value {
+pub(crate) fn quantiles(mut times_us: Vec<u64>) -> Value {
     times_us.sort_unstable();
     let Some(last) = times_us.len().checked_sub(1) else {
         return Value::Null;
