@@ -20,6 +20,9 @@ pub use fingerprint::{Fingerprint, FingerprintError, Fingerprinter};
 
 /// The longest Message-ID that is repeated in the log.
 const LOGGED_MESSAGE_ID_BYTES_MAX: usize = 250;
+/// Fields in a header section. What is kept of a field takes some twenty times the octets of a short one; a message that
+/// has been through many hands and lists has two hundred.
+const FIELDS_MAX: usize = 2000;
 
 /// Collects the octets of a header section as they arrive.
 ///
@@ -142,6 +145,9 @@ pub enum HeaderError {
     /// The Sender field names more than one mailbox (RFC 5322 section 3.6.2).
     #[error("more than one mailbox in the Sender field")]
     ManySenders,
+    /// More than [`FIELDS_MAX`] fields.
+    #[error("more than {FIELDS_MAX} header fields")]
+    Fields,
     /// More Received fields than allowed.
     #[error("{0} Received fields")]
     Loop(usize),
@@ -202,6 +208,10 @@ impl Header {
         for line in bytes.split_inclusive(|&byte| byte == b'\n') {
             let end = start + line.len();
             let value_end = end - if line.ends_with(b"\r\n") { 2 } else { 0 };
+            if fields.len() > FIELDS_MAX {
+                // It is refused, so nobody asks for the rest.
+                break;
+            }
             match (field_name(line), fields.last_mut()) {
                 (Some((name, colon)), _) if !matches!(line.first(), Some(b' ' | b'\t')) => fields
                     .push(Field {
@@ -243,8 +253,11 @@ impl Header {
         }
     }
 
-    /// Refuses a message that goes round in circles (RFC 5321 section 6.3).
-    pub fn refuse_loop(&self, received_fields_max: usize) -> Result<(), HeaderError> {
+    /// Refuses a message that goes round in circles (RFC 5321 section 6.3), and one that is hardly anything but fields.
+    pub fn refuse_excess(&self, received_fields_max: usize) -> Result<(), HeaderError> {
+        if self.fields.len() > FIELDS_MAX {
+            return Err(HeaderError::Fields);
+        }
         let count = self.values("received").count();
         if count > received_fields_max {
             Err(HeaderError::Loop(count))
@@ -554,13 +567,19 @@ mod tests {
     }
 
     #[test]
-    fn loops_are_seen() {
-        let (header, _) = split(&"Received: x\r\n".repeat(101));
-        assert_eq!(header.refuse_loop(100), Err(HeaderError::Loop(101)));
-        assert_eq!(
-            split(&"Received: x\r\n".repeat(100)).0.refuse_loop(100),
-            Ok(())
-        );
+    fn loops_and_floods_are_seen() {
+        let refused = |field: &str, times: usize| {
+            let (header, _) = split(&field.repeat(times));
+            header.refuse_excess(100)
+        };
+        let received = "Received: x\r\n";
+        assert_eq!(refused(received, 101), Err(HeaderError::Loop(101)));
+        assert_eq!(refused(received, 100), Ok(()));
+        assert_eq!(refused("x:\r\n", FIELDS_MAX), Ok(()));
+        assert_eq!(refused("x:\r\n", FIELDS_MAX + 1), Err(HeaderError::Fields));
+        assert_eq!(refused("x:\r\n", 50_000), Err(HeaderError::Fields));
+        // A field of many lines is one field.
+        assert_eq!(refused("x:\r\n y\r\n z\r\n", FIELDS_MAX), Ok(()));
     }
 
     #[test]

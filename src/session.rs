@@ -144,6 +144,8 @@ pub struct Session {
     chunks_failed: bool,
     shutting_down: bool,
     errors: u32,
+    /// Replies with a 4, that did not close the connection.
+    deferrals: u32,
     failed_logins: u32,
     messages: u64,
     /// How often the client has said MAIL since its login.
@@ -316,6 +318,7 @@ impl Session {
             chunks_failed: false,
             shutting_down: false,
             errors: 0,
+            deferrals: 0,
             failed_logins: 0,
             messages: 0,
             mails: 0,
@@ -542,7 +545,8 @@ impl Session {
         self.abort_due |= !matches!(transfer.stage, Stage::Refused(_));
     }
 
-    /// Sends a reply to a command. An error counts, and one too many closes the connection.
+    /// Sends a reply to a command. An error counts, and one too many closes the connection. "Not now" does as well, much
+    /// later.
     fn respond(&mut self, reply: Reply) {
         let code = reply.code();
         self.replies.push_back(reply);
@@ -553,6 +557,16 @@ impl Session {
             if self.errors > self.profile.errors_max {
                 self.close_with(Reply::too_many_errors(), "too many errors");
             }
+        } else if code >= 400 {
+            self.deferrals += 1;
+            if self.deferrals > DEFERRALS_MAX {
+                self.close_with(Reply::too_many_errors(), "too many errors");
+            }
         }
     }
 }
+
+/// How many replies with a 4 one connection may hear. They are no fault of the client, but each of them is a line of the
+/// log, and a client that has heard so many should come again later. A mailing of a thousand recipients that are too many
+/// for one message fits (Postfix, too, counts none of the first 1000 as an error).
+const DEFERRALS_MAX: u32 = 1000;

@@ -12,6 +12,8 @@ use crate::smtp::address::{Mailbox, is_atext};
 const COMMENT_DEPTH_MAX: usize = 32;
 /// How many addresses one field may name.
 const ADDRESSES_MAX: usize = 100;
+/// Octets in one field: so many addresses, each as long as it may be. What is read of it takes some forty times its size.
+const VALUE_BYTES_MAX: usize = 32 << 10;
 
 /// Why a From or Sender field is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +34,9 @@ pub enum AuthorError {
 
 /// All addresses in the value of a From or Sender field, in their order.
 pub fn parse_author(value: &[u8]) -> Result<Vec<Mailbox>, AuthorError> {
+    if value.len() > VALUE_BYTES_MAX {
+        return Err(AuthorError::TooMany);
+    }
     let tokens = tokens(value)?;
     let mut addresses = Vec::new();
     let mut in_group = false;
@@ -348,6 +353,8 @@ mod tests {
         assert!(parse_author(b"\xe9 <a@example.org>").is_ok());
         let many = "a@b.example,".repeat(101);
         assert_eq!(parse_author(many.as_bytes()), Err(TooMany));
+        let long = format!("\"{}\" <a@b.example>", "x".repeat(VALUE_BYTES_MAX));
+        assert_eq!(parse_author(long.as_bytes()), Err(TooMany));
         let deep = format!("{}a@b.example", "(".repeat(10_000));
         assert_eq!(parse_author(deep.as_bytes()), Err(Syntax));
     }

@@ -186,7 +186,7 @@ impl Session {
         }
         let (header, body) = section.finish(header_bytes);
         let authors = header
-            .refuse_loop(self.profile.received_fields_max)
+            .refuse_excess(self.profile.received_fields_max)
             .and_then(|()| header.authors());
         match authors {
             Err(error) => {

@@ -2,6 +2,7 @@
 //!
 //! The [`harness`] has the process and a mail client; everything else here is one chapter of behaviour each.
 
+mod attacks;
 mod bounds;
 mod broken_input;
 mod certificates;
