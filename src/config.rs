@@ -20,12 +20,14 @@ use ipnet::IpNet;
 use self::quantity::{Bounds, Problem, Size, Wait};
 use self::reader::{Document, Located, Section};
 use crate::account::AccountSettings;
+use crate::account::token::IssuerSettings;
 use crate::audit::{LogFormat, LogSettings};
 use crate::decision::{Limit, Origin};
 use crate::diagnostic::{Finding, nearest};
 use crate::guard::GuessingSettings;
 use crate::policy::PolicySettings;
 use crate::queue::SpoolSettings;
+use crate::sandbox::{Needs, ProcessSettings, SandboxMode};
 use crate::sasl::Mechanism;
 use crate::server::{Listen, Proxies, ServerLimits, TlsStart};
 use crate::session::Profile;
@@ -48,6 +50,8 @@ pub use keys::KEYS;
 pub struct Config {
     /// The file that it was read from.
     pub path: PathBuf,
+    /// Who it runs as, and how confined.
+    pub process: ProcessSettings,
     /// Where to listen, in the order of the file. Never empty, never twice the same.
     pub listen: Vec<Listen>,
     /// Whose PROXY header is believed, for each listener with `proxy_protocol`. Never an empty list.
@@ -77,12 +81,57 @@ pub struct Config {
 /// Where the things that can fail later are written, for the findings about them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Origins {
+    /// Of [`ProcessSettings::user`].
+    pub user: Option<Origin>,
     /// Of each of [`Config::listen`].
     pub listen: Vec<Origin>,
     /// Of each of [`TlsSettings::certificates`].
     pub certificates: Vec<Origin>,
     /// Of each of the authorities that vouch for clients.
     pub client_authorities: Vec<Origin>,
+}
+
+impl Config {
+    /// The files that it names and that are read again when they change.
+    pub fn files(&self) -> Vec<PathBuf> {
+        let certificates = self.tls.certificates.iter();
+        let certificates = certificates.flat_map(|files| [files.chain.clone(), files.key.clone()]);
+        let authorities = self.tls.clients.authorities.iter();
+        let authorities =
+            authorities.flat_map(|files| [Some(files.file.clone()), files.crl.clone()]);
+        certificates
+            .chain(authorities.flatten())
+            .chain(self.files_of_accounts())
+            .collect()
+    }
+
+    /// Those of them that say who may log in: the accounts file, and keys of issuers.
+    pub fn files_of_accounts(&self) -> Vec<PathBuf> {
+        let keys = self.accounts.issuers.iter();
+        let keys = keys.filter_map(|issuer| issuer.key_file().map(Path::to_owned));
+        std::iter::once(self.accounts.file.clone())
+            .chain(keys)
+            .collect()
+    }
+
+    /// What of the machine the daemon needs as long as it runs. Whatever reads another file, or connects to somebody,
+    /// says so here: the sandbox keeps everything else away.
+    pub fn needs(&self) -> Needs {
+        let issuers = &self.accounts.issuers;
+        let mut read = self.files();
+        read.push(self.path.clone());
+        read.extend(issuers.iter().flat_map(IssuerSettings::other_files));
+        let replace = match self.accounts.upgrade_hashes {
+            true => vec![self.accounts.file.clone()],
+            false => Vec::new(),
+        };
+        Needs {
+            read,
+            replace,
+            own: vec![self.queue.directory.clone()],
+            network_client: issuers.iter().any(IssuerSettings::is_asked),
+        }
+    }
 }
 
 /// A configuration, and what is odd about it.
@@ -163,6 +212,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let mut origins = Origins::default();
 
     let hostname = hostname(document);
+    let process = process(document, &mut origins.user);
     let mut proxies = Proxies::new();
     let listen = listeners(document, &mut origins.listen, &mut proxies);
     let certificates = certificates(document, &mut origins.certificates);
@@ -309,6 +359,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
 
     Config {
         path: path.to_owned(),
+        process,
         listen,
         proxies,
         profile: Profile {
@@ -421,6 +472,39 @@ fn hostname(document: &Document<'_>) -> String {
             );
             String::new()
         }
+    }
+}
+
+/// `user`, `group` and `sandbox`. Whether there are such a user and group is looked at later.
+fn process(document: &Document<'_>, origin: &mut Option<Origin>) -> ProcessSettings {
+    let section = document.section("");
+    let name = |key, example| {
+        let text = section.text(key, example)?;
+        if text.value.is_empty() || text.value.contains('\0') {
+            section.report(key, text.span, Problem::new("is not a name", example));
+            return None;
+        }
+        Some(text)
+    };
+    let user = name("user", "write the name of a user: user = \"gatepost\"");
+    let group = name("group", "write the name of a group: group = \"gatepost\"");
+    if let Some(group) = &group
+        && !section.has("user")
+    {
+        let hint = "name the user, too: user = \"gatepost\"";
+        let problem = Problem::new("stands without `user`", hint);
+        section.report("group", group.span.clone(), problem);
+    }
+    *origin = user.as_ref().map(|user| document.origin(user.span.clone()));
+    let words = [
+        ("on", SandboxMode::On),
+        ("off", SandboxMode::Off),
+        ("required", SandboxMode::Required),
+    ];
+    ProcessSettings {
+        user: user.map(|user| user.value.to_owned()),
+        group: group.map(|group| group.value.to_owned()),
+        sandbox: section.choice("sandbox", SandboxMode::default(), &words),
     }
 }
 

@@ -4,7 +4,8 @@
 //! a broken file changes nothing. SIGHUP reads all files anew; a change of the accounts file or of a certificate is
 //! noticed without it. SIGTERM (and SIGINT) stop.
 //!
-//! Order of the start: settings, certificates, accounts, queue (with its recovery), addresses; only then `ready`.
+//! Order of the start: settings, certificates, accounts, addresses; then the process gives up what rights it can and
+//! closes the sandbox (`daemon/start.rs`); the queue (with its recovery), the listeners; only then `ready`.
 //! Order of the stop: first nobody new comes in, then those inside end, then what the limits know is saved. Last the
 //! queue's lock falls, when everything that could write to it is gone.
 
@@ -25,23 +26,27 @@ use tokio::time::MissedTickBehavior;
 
 use crate::account::Accounts;
 use crate::account::state::{LoginState, STATE_FILE};
-use crate::account::token::IssuerSettings;
-use crate::audit::{self, Audit, LogControl, Observer};
+use crate::audit::{Audit, LogControl, Observer};
 use crate::clock::{Instant, Now, Timestamp, rfc3339_milliseconds};
-use crate::config::survey::{Survey, survey};
 use crate::config::{self, Config, Loaded};
 use crate::control::{Answer, Request, SOCKET};
-use crate::decision::Origin;
 use crate::diagnostic::{Finding, Severity};
 use crate::guard::{GUESSING_FILE, Guard, Lift};
 use crate::message::token::TraceKey;
 use crate::policy::limit::LIMITS_FILE;
 use crate::policy::{Limiter, Policy};
 use crate::queue::{Recovered, Released, Spool, SpoolEvent};
-use crate::server::{Asked, BindError, ControlSocket, Generation, Listen, Listener, Services};
+use crate::sandbox::Sandbox;
+use crate::server::{
+    Asked, BindError, Bound, ControlSocket, Generation, Listen, Listener, Services,
+};
 use crate::session::Profile;
 use crate::tls::Tls;
 use crate::trace::{self, TRACE_FILE};
+
+mod start;
+
+use self::start::Confined;
 
 /// How often the files are looked at. A change counts when two looks in a row saw the same, so that a file is not read
 /// while somebody still writes it.
@@ -70,20 +75,25 @@ pub struct Hooks {
 }
 
 /// Runs the daemon until it is told to stop. Findings mean that it did not start.
+///
+/// The calling process becomes the configured user and is in the sandbox from then on, for good. It must have no other
+/// threads: those would stay outside.
 pub fn run(path: &Path, hooks: Hooks) -> Result<(), Vec<Finding>> {
+    let confined = start::confine(path)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(confined.processors)
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS_MAX)
         .build()
         .map_err(|error| vec![Finding::error(format!("cannot start the runtime: {error}"))])?;
-    let served = runtime.block_on(serve(path, hooks));
+    let served = runtime.block_on(serve(confined, hooks));
     // What may still run is a question to somebody else, as for the address of a host, that nobody waits for any more.
     runtime.shutdown_background();
     served
 }
 
-async fn serve(path: &Path, hooks: Hooks) -> Result<(), Vec<Finding>> {
-    // From here on the signals are ours: one that comes during the start is answered right after it.
+async fn serve(confined: Confined, hooks: Hooks) -> Result<(), Vec<Finding>> {
+    // From here on the signals are ours: one that comes during the rest of the start is answered right after it.
     let signals = |kind| {
         signal(kind).map_err(|error| vec![Finding::error(format!("cannot watch signals: {error}"))])
     };
@@ -91,7 +101,7 @@ async fn serve(path: &Path, hooks: Hooks) -> Result<(), Vec<Finding>> {
     let mut interrupt = signals(SignalKind::interrupt())?;
     let mut hang_up = signals(SignalKind::hangup())?;
 
-    let (mut daemon, mut control) = Daemon::start(path, hooks)?;
+    let (mut daemon, mut control) = Daemon::start(confined, hooks)?;
     let mut ticks = tokio::time::interval(WATCH_INTERVAL);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
@@ -120,6 +130,9 @@ struct Daemon {
     log: LogControl,
     /// Once it was needed.
     trace_key: Option<Arc<TraceKey>>,
+    sandbox: Sandbox,
+    /// Who the process is.
+    user: String,
     watch: Watch,
     ticks: u64,
     certificates_checked: Instant,
@@ -131,22 +144,22 @@ struct Daemon {
 }
 
 impl Daemon {
-    fn start(path: &Path, hooks: Hooks) -> Result<(Self, mpsc::Receiver<Asked>), Vec<Finding>> {
-        let now = Now::read();
-        let Survey {
+    fn start(
+        confined: Confined,
+        hooks: Hooks,
+    ) -> Result<(Self, mpsc::Receiver<Asked>), Vec<Finding>> {
+        let Confined {
+            now,
             config,
             tls,
             accounts,
-            findings: mut warnings,
-        } = survey(path, now);
-        let (Some(config), Some(tls), Some(accounts)) = (config, tls, accounts) else {
-            return Err(warnings);
-        };
-        if warnings.iter().any(Finding::is_error) {
-            return Err(warnings);
-        }
-        let log = audit::to_standard_error(config.log);
-        warnings.extend(raise_descriptor_limit(config.server.connections));
+            log,
+            bound,
+            sandbox,
+            user,
+            processors: _,
+            mut warnings,
+        } = confined;
         let (spool, recovered) =
             Spool::open(&config.queue).map_err(|error| vec![Finding::from(&error)])?;
         let (limiter, limiter_warnings) =
@@ -159,7 +172,7 @@ impl Daemon {
         let (guard, guard_warnings) = Guard::open(&guessing, config.guessing.clone(), now);
         warnings.extend(guard_warnings);
         let (tls, accounts) = (Arc::new(tls), Arc::new(accounts.with_memory(memory)));
-        let listeners = bind(&config, &[])?;
+        let listeners = listen(&config, bound, &[])?;
 
         let (trace_key, trace_warnings) = trace_key(&config, None);
         warnings.extend(trace_warnings);
@@ -169,7 +182,7 @@ impl Daemon {
         for listener in &listeners {
             listener.start(&services);
         }
-        let watch = Watch::new(watched(&config));
+        let watch = Watch::new(config.files());
         let socket = config.queue.directory.join(SOCKET);
         let mut control = ControlSocket::bind(&socket)
             .map_err(|error| warnings.push(no_control(&socket, &error)))
@@ -187,6 +200,8 @@ impl Daemon {
             limiter,
             log,
             trace_key,
+            sandbox,
+            user,
             watch,
             ticks: 0,
             certificates_checked: now.instant,
@@ -234,6 +249,8 @@ impl Daemon {
             queued = recovered.queued,
             replayed = recovered.replayed,
             held = recovered.held,
+            user = self.user,
+            sandbox = self.sandbox.in_words(),
         );
     }
 
@@ -255,7 +272,7 @@ impl Daemon {
     async fn reload(&mut self) {
         notify(&[NotifyState::Reloading]);
         if let Err(findings) = self.try_reload() {
-            reload_failed("configuration", &findings);
+            self.reload_failed("configuration", findings);
         }
         notify(&[NotifyState::Ready]);
     }
@@ -273,8 +290,22 @@ impl Daemon {
                     .hint("restart gatepost to use another queue directory"),
             ]);
         }
+        if config.process != self.config.process {
+            let finding =
+                Finding::error("user, group and sandbox cannot change while gatepost runs");
+            return Err(vec![
+                finding
+                    .in_file(&config.path)
+                    .hint("restart gatepost for this change"),
+            ]);
+        }
+        let outside = self.sandbox.outside(&config.needs());
+        if !outside.is_empty() {
+            return Err(outside);
+        }
         let tls = Arc::new(Tls::load(&config.tls)?);
         let added = bind(&config, &self.listeners)?;
+        let added = listen(&config, added, &self.listeners)?;
         // The store goes on: sessions look their accounts up there, and its memory budget is one. It comes last of what
         // can fail, since it takes the new accounts at once.
         let (_, account_warnings) = self.accounts.reconfigure(&config.accounts)?;
@@ -300,7 +331,7 @@ impl Daemon {
             listener.start(&self.services);
             self.listeners.push(listener);
         }
-        self.watch = Watch::new(watched(&config));
+        self.watch = Watch::new(config.files());
         (self.config, self.tls) = (config, tls);
         warn_all(&warnings);
         self.warn_about_certificates(Now::read());
@@ -321,7 +352,7 @@ impl Daemon {
         self.release_due();
         self.accounts.refresh_keys(Now::read());
         let changed = self.watch.changed().await;
-        let of_accounts: Vec<PathBuf> = files_of_accounts(&self.config).collect();
+        let of_accounts = self.config.files_of_accounts();
         if changed.iter().any(|path| of_accounts.contains(path)) {
             self.reload_accounts().await;
         }
@@ -382,7 +413,7 @@ impl Daemon {
                     accounts = self.accounts.summary().accounts as u64
                 );
             }
-            Some(Err(findings)) => reload_failed("accounts", &findings),
+            Some(Err(findings)) => self.reload_failed("accounts", findings),
             None => {}
         }
     }
@@ -395,8 +426,25 @@ impl Daemon {
                 let certificates = self.config.tls.certificates.len() as u64;
                 tracing::info!(event = "reload", what = "certificates", certificates);
             }
-            Some(Err(findings)) => reload_failed("certificates", &findings),
+            Some(Err(findings)) => self.reload_failed("certificates", findings),
             None => {}
+        }
+    }
+
+    fn reload_failed(&self, what: &str, mut findings: Vec<Finding>) {
+        // A link that leads to another place by now looks like a file without the right to read it.
+        for outside in self.sandbox.outside(&self.config.needs()) {
+            if !findings.contains(&outside) {
+                findings.push(outside);
+            }
+        }
+        for finding in findings {
+            tracing::error!(
+                event = "reload.failed",
+                what,
+                error = finding.one_line(),
+                in_force = "the old state"
+            );
         }
     }
 
@@ -427,6 +475,8 @@ impl Daemon {
             "bans": guessing.bans,
             "known_logins": guessing.known,
             "shared_address": guessing.shared,
+            "user": self.user,
+            "sandbox": self.sandbox.in_words(),
         })
     }
 
@@ -525,44 +575,63 @@ fn trace_key(
     (key.map(Arc::new), warnings)
 }
 
-/// Binds what the configuration names and `bound` does not have yet. All or nothing.
-fn bind(config: &Config, bound: &[Listener]) -> Result<Vec<Listener>, Vec<Finding>> {
-    let (mut listeners, mut findings) = (Vec::new(), Vec::new());
-    for (&listen, origin) in config.listen.iter().zip(&config.origins.listen) {
-        if bound.iter().any(|listener| listener.listen() == listen) {
-            continue;
-        }
-        match Listener::bind(listen) {
-            Ok(listener) => listeners.push(listener),
-            Err(error) => findings.push(bind_finding(config, origin, &error, bound)),
+/// Binds what the configuration names and `listeners` do not have yet. All or nothing.
+fn bind(config: &Config, listeners: &[Listener]) -> Result<Vec<Bound>, Vec<Finding>> {
+    let is_new = |listen: &&Listen| !listeners.iter().any(|one| one.listen() == **listen);
+    let new = config.listen.iter().filter(is_new);
+    all_bound(config, new.map(|listen| Bound::new(*listen)), listeners)
+}
+
+/// Listens where that is bound. All or nothing.
+fn listen(
+    config: &Config,
+    bound: Vec<Bound>,
+    listeners: &[Listener],
+) -> Result<Vec<Listener>, Vec<Finding>> {
+    all_bound(config, bound.into_iter().map(Bound::listen), listeners)
+}
+
+fn all_bound<T>(
+    config: &Config,
+    attempts: impl Iterator<Item = Result<T, BindError>>,
+    listeners: &[Listener],
+) -> Result<Vec<T>, Vec<Finding>> {
+    let (mut bound, mut findings) = (Vec::new(), Vec::new());
+    for attempt in attempts {
+        match attempt {
+            Ok(one) => bound.push(one),
+            Err(error) => findings.push(bind_finding(config, &error, listeners)),
         }
     }
     if findings.is_empty() {
-        Ok(listeners)
+        Ok(bound)
     } else {
         Err(findings)
     }
 }
 
-fn bind_finding(
-    config: &Config,
-    origin: &Origin,
-    error: &BindError,
-    bound: &[Listener],
-) -> Finding {
+fn bind_finding(config: &Config, error: &BindError, bound: &[Listener]) -> Finding {
+    let mut listen = config.listen.iter().zip(&config.origins.listen);
+    let named = match listen.find(|(listen, _)| **listen == error.listen) {
+        Some((_, origin)) => format!(", named at {origin}"),
+        None => String::new(),
+    };
     // A reload that changes how TLS begins on a port, whether PROXY headers do, or from one address to all: the old
     // listener, which lives until the new one does, is in the way.
     let in_our_own_way = error.error.kind() == io::ErrorKind::AddrInUse
         && bound
             .iter()
             .any(|listener| listener.local_address().port() == error.listen.address.port());
-    let hint = match in_our_own_way {
-        true => {
+    let hint = match error.error.kind() {
+        _ if in_our_own_way => {
             "gatepost itself listens on this port, as it did before: restart it for this change"
         }
-        false => error.hint(),
+        io::ErrorKind::PermissionDenied if config.process.user.is_some() => {
+            "ports below 1024 are bound by root at the start, or never: start gatepost as root, or restart it"
+        }
+        _ => error.hint(),
     };
-    Finding::error(format!("{error} (listen.address, named at {origin})"))
+    Finding::error(format!("{error} (listen.address{named})"))
         .in_file(&config.path)
         .hint(hint)
 }
@@ -605,17 +674,6 @@ fn report_released(released: &Released) {
     );
 }
 
-fn reload_failed(what: &str, findings: &[Finding]) {
-    for finding in findings {
-        tracing::error!(
-            event = "reload.failed",
-            what,
-            error = finding.one_line(),
-            in_force = "the old state"
-        );
-    }
-}
-
 fn no_control(path: &Path, error: &io::Error) -> Finding {
     let finding = Finding::warning(format!("cannot take the operator's commands: {error}"));
     finding
@@ -649,28 +707,6 @@ fn too_few_descriptors(allowed: u64, needed: u64) -> Finding {
         "only {allowed} file descriptors allowed, limits.connections needs {needed}"
     ))
     .hint("raise LimitNOFILE in the systemd unit (or ulimit -n), or lower limits.connections")
-}
-
-/// The files whose change is noticed without SIGHUP.
-fn watched(config: &Config) -> Vec<PathBuf> {
-    let certificates = config
-        .tls
-        .certificates
-        .iter()
-        .flat_map(|files| [files.chain.clone(), files.key.clone()]);
-    let authorities = config.tls.clients.authorities.iter();
-    let authorities = authorities.flat_map(|files| [Some(files.file.clone()), files.crl.clone()]);
-    certificates
-        .chain(authorities.flatten())
-        .chain(files_of_accounts(config))
-        .collect()
-}
-
-/// Those of them that say who may log in: the accounts file, and keys of issuers.
-fn files_of_accounts(config: &Config) -> impl Iterator<Item = PathBuf> {
-    let accounts = &config.accounts;
-    let keys = accounts.issuers.iter().filter_map(IssuerSettings::key_file);
-    std::iter::once(accounts.file.clone()).chain(keys.map(Path::to_owned))
 }
 
 /// What tells one state of a file from another.

@@ -10,7 +10,7 @@
 //! 5  cli            arguments, exit codes, the commands
 //! 4  daemon config  assembly, signals, reload; TOML to settings
 //! 3  server         sockets: accepts, reads, writes, carries out the session's steps
-//! 2  account guard policy queue tls trace audit
+//! 2  account guard policy queue tls trace audit sandbox
 //! 1  session kept   the dialogue as a value: bytes in, steps out, no I/O; what rooms remember in small files
 //! 0  smtp sasl message envelope decision event control diagnostic clock secret      the words of the field
 //! ```
@@ -33,6 +33,7 @@ pub mod kept;
 pub mod message;
 pub mod policy;
 pub mod queue;
+pub mod sandbox;
 pub mod sasl;
 pub mod secret;
 pub mod server;

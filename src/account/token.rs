@@ -133,6 +133,25 @@ impl IssuerSettings {
         }
     }
 
+    /// The other files that it reads: what is trusted there, and our secret.
+    pub fn other_files(&self) -> Vec<PathBuf> {
+        let secret = match &self.check {
+            TokenCheck::Introspection {
+                client_secret_file, ..
+            } => Some(client_secret_file),
+            TokenCheck::FetchedKeys { .. } | TokenCheck::KeyFile(_) => None,
+        };
+        self.ca.iter().chain(secret).cloned().collect()
+    }
+
+    /// Whether something is asked over the network.
+    pub fn is_asked(&self) -> bool {
+        match &self.check {
+            TokenCheck::FetchedKeys { .. } | TokenCheck::Introspection { .. } => true,
+            TokenCheck::KeyFile(_) => false,
+        }
+    }
+
     /// The address that it asks, where one is named.
     pub fn address(&self) -> Option<&WebAddress> {
         match &self.check {

@@ -27,6 +27,7 @@ use crate::account::state::{LoginState, STATE_FILE};
 use crate::clock::rfc3339_milliseconds;
 use crate::decision::{Limit, Origin, SenderPattern};
 use crate::diagnostic::{Finding, nearest};
+use crate::sandbox::identity::Identity;
 use crate::sasl::scram::Verifier;
 use crate::secret::Secret;
 
@@ -206,10 +207,7 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
             };
             let edited = place.edit(&name, &Edit::Add(new))?;
             if edited.created {
-                say(format_args!(
-                    "created {}: only its owner can read it, so that has to be who runs gatepost",
-                    place.file.display()
-                ));
+                place.say_created();
             }
             print(done("added", &edited));
         }
@@ -275,6 +273,8 @@ struct Place {
     offers_external: bool,
     /// Whether a certificate can name an account, which then needs no password.
     named_by_certificates: bool,
+    /// Who has to be able to read the file, where the configuration says it.
+    reader: Option<Identity>,
 }
 
 impl Place {
@@ -286,6 +286,7 @@ impl Place {
                 memory: LoginState::in_memory(),
                 offers_external: true,
                 named_by_certificates: false,
+                reader: None,
             });
         }
         let config = crate::config::load(config)?.config;
@@ -298,7 +299,23 @@ impl Place {
             offers_external: config.tls.clients.asked_for,
             named_by_certificates: settings.named_by_certificates,
             file: settings.file,
+            // `check` says what is wrong with it.
+            reader: Identity::find(&config.process).ok().flatten(),
         })
+    }
+
+    /// Lets the daemon read a file that was just made, and says who can.
+    fn say_created(&self) {
+        let file = self.file.display();
+        match &self.reader {
+            Some(reader) if reader.let_read(&self.file).is_ok() => say(format_args!(
+                "created {file}: its owner and the group of user {} can read it",
+                reader.name()
+            )),
+            _ => say(format_args!(
+                "created {file}: only its owner can read it, so that has to be who runs gatepost"
+            )),
+        }
     }
 
     fn read(&self) -> Result<Directory, Failure> {

@@ -16,6 +16,7 @@ use crate::diagnostic::Finding;
 use crate::envelope::MessageId;
 use crate::event::Event;
 use crate::queue::QueueDirectory;
+use crate::sandbox::identity::current;
 use crate::secret::Secret;
 use crate::server::{Listen, TlsStart};
 use crate::tls::fresh::self_signed;
@@ -48,11 +49,12 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
 
     let (arrived, arrivals) = mpsc::channel::<MessageId>();
     let queue_folder = folder.join("queue");
-    let printer = std::thread::spawn(move || {
+    let show = move || {
         for id in arrivals {
             show_message(&queue_folder, &id);
         }
-    });
+    };
+    let (started, printers) = mpsc::channel();
     let observer = move |_: &_, event: &Event| {
         if let Event::MessageAccepted { id, .. } = event {
             // The printer is gone only when the process ends.
@@ -63,11 +65,15 @@ pub(crate) fn run(args: &Args) -> Result<ExitCode, Failure> {
     let hooks = Hooks {
         observers: vec![Box::new(observer)],
         ready: Some(Box::new(move |listening| {
+            // Not before: a thread from before would be outside of the sandbox.
+            let _ = started.send(std::thread::spawn(show));
             introduce(&shown_folder, &password, listening)
         })),
     };
     daemon::run(&config, hooks)?;
-    let _ = printer.join();
+    for printer in printers {
+        let _ = printer.join();
+    }
     print(format!(
         "stopped; {} is yours to look at or to remove",
         folder.display()
@@ -99,12 +105,14 @@ fn set_up(args: &Args, password: &str) -> Result<PathBuf, Finding> {
     };
     let config = format!(
         "# Made by `gatepost try`. `gatepost -c gatepost.toml serve` runs the same server again.\n\
-         hostname = \"localhost\"\n\n\
+         hostname = \"localhost\"\n\
+         user = \"{}\"\n\n\
          [[listen]]\naddress = {}\ntls = \"starttls\"\n\n\
          [[listen]]\naddress = {}\ntls = \"implicit\"\n\n\
          [[certificate]]\nchain = \"certificate.pem\"\nkey = \"key.pem\"\n\n\
          [accounts]\nfile = \"accounts.toml\"\n\n\
          [queue]\ndirectory = \"queue\"\n",
+        current(),
         loopback(args.starttls_port),
         loopback(args.implicit_port),
     );

@@ -8,6 +8,9 @@ use crate::diagnostic::nearest;
 /// Every key, by its full name, in the order of `config/gatepost.toml`.
 pub const KEYS: &[&str] = &[
     "hostname",
+    "user",
+    "group",
+    "sandbox",
     "listen.address",
     "listen.tls",
     "listen.proxy_protocol",

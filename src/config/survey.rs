@@ -5,6 +5,7 @@
 //! directory and the listening sockets are for `serve` itself to try.
 
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use nix::errno::Errno;
@@ -17,6 +18,8 @@ use crate::account::Accounts;
 use crate::clock::Now;
 use crate::diagnostic::Finding;
 use crate::queue::SpoolSettings;
+use crate::sandbox::Prepared;
+use crate::sandbox::identity::{self, Identity, IdentityError};
 use crate::tls::Tls;
 
 /// Weak passwords that are told one by one.
@@ -30,6 +33,8 @@ const SHOWN_NAMES_MAX: usize = 5;
 pub struct Survey {
     /// The configuration. Without it nothing else was looked at.
     pub config: Option<Config>,
+    /// Whom to become, if the configuration says so.
+    pub identity: Option<Identity>,
     /// The certificates and keys.
     pub tls: Option<Tls>,
     /// The accounts.
@@ -49,6 +54,7 @@ impl Survey {
 pub fn survey(path: &Path, now: Now) -> Survey {
     let mut survey = Survey {
         config: None,
+        identity: None,
         tls: None,
         accounts: None,
         findings: Vec::new(),
@@ -65,6 +71,12 @@ pub fn survey(path: &Path, now: Now) -> Survey {
     };
     let findings = &mut survey.findings;
 
+    match Identity::find(&config.process) {
+        Ok(identity) => survey.identity = identity,
+        Err(error) => findings.push(identity_finding(&error, &config)),
+    }
+    findings.extend(identity::root_finding(&config.process));
+    findings.extend(Prepared::new(config.process.sandbox, &config.needs()).findings());
     match Tls::load(&config.tls) {
         Ok(tls) => {
             let listen: Vec<_> = config.listen.iter().map(|listen| listen.address).collect();
@@ -84,9 +96,20 @@ pub fn survey(path: &Path, now: Now) -> Survey {
         }
         Err(found) => findings.extend(found),
     }
-    findings.extend(queue_finding(&config.queue));
+    findings.extend(queue_finding(&config.queue, survey.identity.as_ref()));
     survey.config = Some(config);
     survey
+}
+
+/// A user that cannot be, with the line that names it.
+fn identity_finding(error: &IdentityError, config: &Config) -> Finding {
+    let named = match &config.origins.user {
+        Some(origin) => format!(" (user, named at {origin})"),
+        None => String::new(),
+    };
+    Finding::error(format!("{error}{named}"))
+        .in_file(&config.path)
+        .hint(error.hint())
 }
 
 /// A finding about a certificate's file, with the line of the configuration that names the file.
@@ -196,14 +219,30 @@ fn expired_findings(config: &Config, accounts: &Accounts, now: Now) -> Vec<Findi
     findings.take(EXPIRED_FINDINGS_MAX).collect()
 }
 
-/// What would keep the queue from working. The spool makes its directory itself, but not those above it.
-fn queue_finding(settings: &SpoolSettings) -> Option<Finding> {
+/// What would keep the queue from working for this user, or for who we are. Its directory is made at the start, but not
+/// those above it.
+fn queue_finding(settings: &SpoolSettings, identity: Option<&Identity>) -> Option<Finding> {
     let directory = &settings.directory;
     let error =
         |message: String, hint: String| Some(Finding::error(message).in_file(directory).hint(hint));
     let shown = directory.display();
     let present = match std::fs::metadata(directory) {
-        Ok(metadata) if metadata.is_dir() => directory.as_path(),
+        Ok(metadata) if metadata.is_dir() => {
+            if let Some(identity) = identity.filter(|one| !one.owns(&metadata)) {
+                let owner = identity::name_of(metadata.uid());
+                let name = identity.name();
+                return error(
+                    format!(
+                        "the queue directory belongs to {owner}, and gatepost is to run as {name}"
+                    ),
+                    format!(
+                        "stop gatepost, then chown -R {} {shown}",
+                        identity.with_group()
+                    ),
+                );
+            }
+            directory.as_path()
+        }
         Ok(_) => {
             return error(
                 "the queue directory is not a directory".to_owned(),
@@ -291,10 +330,11 @@ mod tests {
             ("file", 1, Some("is not a directory")),
             ("file/queue", 1, Some("cannot look at")),
         ] {
-            let found = queue_finding(&SpoolSettings {
+            let settings = SpoolSettings {
                 minimum_free,
                 ..SpoolSettings::new(root.path().join(name))
-            });
+            };
+            let found = queue_finding(&settings, None);
             match (&found, said) {
                 (None, None) => {}
                 (Some(finding), Some(said)) if finding.message.contains(said) => {}

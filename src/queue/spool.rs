@@ -62,6 +62,12 @@ pub(super) struct Shared {
 }
 
 impl Spool {
+    /// Makes the queue directory if it is not there, durably, but not its parent. Whether it was made. For those who
+    /// may not do so any more when they open it.
+    pub fn make_directory(directory: &Path) -> Result<bool, QueueError> {
+        make_root(&RealDisk, directory)
+    }
+
     /// Opens the queue directory on the machine's disk: makes it if it is not there (but not its parent), locks it,
     /// and puts in order what a crash left. Blocks; meant for the start.
     pub fn open(settings: &SpoolSettings) -> Result<(Self, Recovered), QueueError> {
@@ -299,6 +305,23 @@ fn age(id: &MessageId, now: Now) -> Duration {
     Duration::try_from(now.wall.duration_since(then)).unwrap_or_default()
 }
 
+/// Makes the queue directory itself, durably. Whether it was made.
+fn make_root(disk: &dyn Disk, root: &Path) -> Result<bool, QueueError> {
+    let is_new = disk
+        .create_directory(root)
+        .map_err(fault("make the directory", root))?;
+    let parent = match root.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    };
+    // A process that died between making the directory and this left it to us; but a parent that we did not have to
+    // write to may also be one that we may not open.
+    match disk.sync_directory(parent).map_err(fault("sync", parent)) {
+        Err(error) if is_new => Err(error),
+        _ => Ok(is_new),
+    }
+}
+
 /// Makes the directories, durably, and takes the lock.
 fn prepare(disk: &dyn Disk, layout: &Layout) -> Result<LockGuard, QueueError> {
     let root = &layout.root;
@@ -308,17 +331,7 @@ fn prepare(disk: &dyn Disk, layout: &Layout) -> Result<LockGuard, QueueError> {
     };
     let sync = |path: &Path| disk.sync_directory(path).map_err(fault("sync", path));
 
-    let root_is_new = make(root)?;
-    let parent = match root.parent() {
-        Some(parent) if !parent.as_os_str().is_empty() => parent,
-        _ => Path::new("."),
-    };
-    // A process that died between making the directory and this left it to us; but a parent that we did not have to
-    // write to may also be one that we may not open.
-    match sync(parent) {
-        Err(error) if root_is_new => return Err(error),
-        _ => {}
-    }
+    make_root(disk, root)?;
 
     let lock = match disk
         .lock(&layout.lock, &std::process::id().to_string())

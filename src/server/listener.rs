@@ -50,7 +50,38 @@ impl BindError {
     }
 }
 
-/// A bound address. It listens from the moment that it is bound and accepts once it is started.
+/// A bound address. It is ours, and nobody is heard there yet. Takes no runtime, so that it can be had before there is
+/// one, with rights that are given up then.
+#[derive(Debug)]
+pub struct Bound {
+    listen: Listen,
+    socket: Socket,
+}
+
+impl Bound {
+    /// Binds.
+    pub fn new(listen: Listen) -> Result<Self, BindError> {
+        let socket = bind_socket(listen.address).map_err(|error| BindError { listen, error })?;
+        Ok(Self { listen, socket })
+    }
+
+    /// Listens: from now on clients can connect.
+    pub fn listen(self) -> Result<Listener, BindError> {
+        let Self { listen, socket } = self;
+        let fail = |error| BindError { listen, error };
+        socket.listen(BACKLOG).map_err(fail)?;
+        let socket = TcpListener::from_std(socket.into()).map_err(fail)?;
+        let local = socket.local_addr().map_err(fail)?;
+        Ok(Listener {
+            listen,
+            local,
+            socket: Arc::new(socket),
+            closing: CancellationToken::new(),
+        })
+    }
+}
+
+/// An address where clients can connect. They are accepted once it is started.
 #[derive(Debug)]
 pub struct Listener {
     listen: Listen,
@@ -60,20 +91,6 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Binds.
-    pub fn bind(listen: Listen) -> Result<Self, BindError> {
-        let fail = |error| BindError { listen, error };
-        let socket = bind_socket(listen.address).map_err(fail)?;
-        let socket = TcpListener::from_std(socket).map_err(fail)?;
-        let local = socket.local_addr().map_err(fail)?;
-        Ok(Self {
-            listen,
-            local,
-            socket: Arc::new(socket),
-            closing: CancellationToken::new(),
-        })
-    }
-
     /// What was asked for.
     pub fn listen(&self) -> Listen {
         self.listen
@@ -103,7 +120,7 @@ impl Drop for Listener {
     }
 }
 
-fn bind_socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
+fn bind_socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -116,8 +133,7 @@ fn bind_socket(address: SocketAddr) -> io::Result<std::net::TcpListener> {
     socket.set_reuse_address(true)?;
     socket.set_nonblocking(true)?;
     socket.bind(&address.into())?;
-    socket.listen(BACKLOG)?;
-    Ok(socket.into())
+    Ok(socket)
 }
 
 async fn accept_loop(

@@ -32,7 +32,7 @@ pub mod proxy;
 mod shut;
 
 pub use control::{Asked, ControlSocket};
-pub use listener::{BindError, Listener};
+pub use listener::{BindError, Bound, Listener};
 
 /// How TLS begins on a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -11,6 +11,7 @@ use std::process::Command;
 
 use gatepost::config::{self, Config, KEYS, Loaded};
 use gatepost::diagnostic::Finding;
+use gatepost::sandbox::identity;
 
 #[test]
 fn every_mistake_has_its_message() {
@@ -104,7 +105,10 @@ fn the_shipped_file_shows_the_defaults() {
     let hostname = "hostname = \"mail.example.org\"\n";
     let shipped = &shipped_defaults();
     assert!(uncommented(shipped).contains(&format!("\n{hostname}")));
-    let commented = config(&format!("{hostname}{shipped}"));
+    // The group is the user's own, which is of the same name on most systems.
+    let group = "group = \"gatepost\"\n";
+    assert!(uncommented(shipped).contains(&format!("\n{group}")));
+    let commented = config(&format!("{hostname}{group}{shipped}"));
     let uncommented = config(&uncommented(shipped));
     assert_eq!(without_origins(commented), without_origins(uncommented));
 }
@@ -268,7 +272,7 @@ fn check_says_what_keeps_serve_from_starting() {
     let (status, said) = check(directory.path(), &[]);
     assert_eq!(status, Some(1));
     assert!(said.contains("localhost.key: cannot read it"), "{said}");
-    assert!(said.contains("gatepost.toml:4)"), "{said}");
+    assert!(said.contains("gatepost.toml:5)"), "{said}");
     assert!(
         said.contains("the queue directory is not a directory"),
         "{said}"
@@ -332,9 +336,11 @@ fn ready_to_serve() -> tempfile::TempDir {
         let octets = fs::read(root.join("certs-example").join(name)).unwrap();
         fs::write(directory.path().join(name), octets).unwrap();
     }
-    fs::write(
-        directory.path().join("gatepost.toml"),
+    // Whoever runs the tests wants to be who he is, even if that is root.
+    let user = identity::current();
+    let source = format!(
         "hostname = \"localhost\"\n\
+         user = \"{user}\"\n\
          [[listen]]\n\
          address = [\"127.0.0.1:587\", \"[::1]:587\"]\n\
          [[certificate]]\n\
@@ -344,9 +350,9 @@ fn ready_to_serve() -> tempfile::TempDir {
          file = \"accounts.toml\"\n\
          [queue]\n\
          directory = \"queue\"\n\
-         minimum_free = \"1MiB\"\n",
-    )
-    .unwrap();
+         minimum_free = \"1MiB\"\n"
+    );
+    fs::write(directory.path().join("gatepost.toml"), source).unwrap();
     let accounts = directory.path().join("accounts.toml");
     fs::write(&accounts, uncommented(SHIPPED_ACCOUNTS)).unwrap();
     fs::set_permissions(&accounts, fs::Permissions::from_mode(0o600)).unwrap();

@@ -20,7 +20,9 @@ use gatepost::queue::{Spool, SpoolSettings};
 use gatepost::sasl::external::Certificate;
 use gatepost::sasl::scram::{Keys, Offer, Verifier};
 use gatepost::secret::Secret;
-use gatepost::server::{Generation, Listen, Listener, Proxies, ServerLimits, Services, TlsStart};
+use gatepost::server::{
+    Bound, Generation, Listen, Listener, Proxies, ServerLimits, Services, TlsStart,
+};
 use gatepost::session::Profile;
 use gatepost::tls::client::ClientCertificates;
 use gatepost::tls::{MinimumVersion, Tls, TlsSettings};
@@ -371,12 +373,12 @@ impl Server {
         let guard = Arc::new(Guard::in_memory(guessing, Now::read()));
         let services = Services::new(generation, spool, Audit::default(), guard);
         let listen = |tls| {
-            Listener::bind(Listen {
+            let bound = Bound::new(Listen {
                 address: "127.0.0.1:0".parse().unwrap(),
                 tls,
                 proxy_protocol: false,
-            })
-            .unwrap()
+            });
+            bound.unwrap().listen().unwrap()
         };
         let listeners = vec![listen(TlsStart::StartTls), listen(TlsStart::Implicit)];
         for listener in &listeners {

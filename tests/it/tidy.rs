@@ -31,7 +31,7 @@ const FLOORS: [(u8, &[&str]); 6] = [
     (
         2,
         &[
-            "account", "audit", "guard", "policy", "queue", "tls", "trace",
+            "account", "audit", "guard", "policy", "queue", "sandbox", "tls", "trace",
         ],
     ),
     (3, &["server"]),

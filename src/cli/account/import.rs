@@ -310,6 +310,7 @@ mod tests {
             memory: crate::account::state::LoginState::in_memory(),
             offers_external: true,
             named_by_certificates: false,
+            reader: None,
         };
         let path = directory.path().join("users");
         let hash = "{SHA256}QQTTb42iwlQ0n4WDZ5Pr4CngyVcGOjTJHC6SAxh7VjE=";
