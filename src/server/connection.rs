@@ -18,13 +18,15 @@ use tokio::net::TcpStream;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
 
+use super::doors::{NoRoom, Place};
 use super::proxy::{self, HEADER_BYTES_MAX, HeaderError, Progress, Source};
 use super::shut::shut_out;
-use super::{Generation, Listen, NoRoom, Place, Services, TlsStart, login};
+use super::{Generation, Listen, Services, TlsStart, login};
 use crate::clock::Now;
 use crate::decision::{Account, Question, Refusal, Verdict};
-use crate::event::{Scope, ServerEvent};
+use crate::event::{Event, Scope, ServerEvent};
 use crate::message::Fingerprint;
 use crate::queue::Draft;
 use crate::sasl::external::Certificate;
@@ -40,6 +42,11 @@ const UNSENT_BYTES_MAX: usize = 16 << 10;
 const LINGER_TIMEOUT: Duration = Duration::from_secs(2);
 const LINGER_BYTES_MAX: usize = 256 << 10;
 
+/// How long a stranger who is turned out may take to hear so.
+const TURNED_OUT_TIMEOUT: Duration = Duration::from_millis(100);
+/// Why they were, for the log.
+const TURNED_OUT: &str = "limits.connections: not logged in, and somebody else needed the place";
+
 /// How long a proxy may take to say whose connection it is. It does so at once; the time is for segments that are lost
 /// and sent again, for which the specification wants 3 seconds at least.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(5);
@@ -52,6 +59,8 @@ pub(super) struct Connection {
     listen: Listen,
     /// Who has no place is turned away with 421.
     admission: Result<Place, NoRoom>,
+    /// Cancelled when somebody else was given the place.
+    turned_out: CancellationToken,
     services: Arc<Services>,
     generation: Arc<Generation>,
     /// Replies that are not yet written.
@@ -101,11 +110,16 @@ impl Connection {
         generation: Arc<Generation>,
     ) -> Self {
         let transport = Transport::Plain(stream);
+        let turned_out = match &admission {
+            Ok(place) => place.leave().clone(),
+            Err(_) => CancellationToken::new(),
+        };
         Self {
             transport,
             scope,
             listen,
             admission,
+            turned_out,
             services,
             generation,
             unsent: Vec::new(),
@@ -152,7 +166,14 @@ impl Connection {
             Ok(_) => Session::new(profile, link, begun),
             Err(_) => Session::turn_away(profile, link, Reply::too_many_connections(), begun),
         };
-        let reason = match self.serve(&mut session).await {
+        let turned_out = self.turned_out.clone();
+        let served = tokio::select! {
+            biased;
+            // Who is turned out has not logged in, so nothing of theirs can be lost here.
+            () = turned_out.cancelled() => Ok(TURNED_OUT),
+            served = self.serve(&mut session) => served,
+        };
+        let reason = match served {
             Ok(reason) => reason,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => "client does not read",
             Err(_) => "connection lost",
@@ -165,9 +186,11 @@ impl Connection {
         }
         let (messages, has_quit) = (session.messages(), session.has_quit());
         drop(session);
-        // One that sent its QUIT along with the end of the data has heard the answer if it stays to say goodbye.
-        if Box::pin(self.linger()).await
+        if turned_out.is_cancelled() {
+            Box::pin(self.turn_out()).await;
+        } else if Box::pin(self.linger()).await
             && has_quit
+            // One that sent its QUIT along with the end of the data has heard the answer if it stays to say goodbye.
             && let Some(fingerprint) = self.undelivered.take()
         {
             self.services.spool.delivered(&fingerprint);
@@ -275,6 +298,7 @@ impl Connection {
                 silent: true,
                 ..Stranger::because("the server stops")
             }),
+            () = self.turned_out.cancelled() => Err(Stranger::because(TURNED_OUT)),
             source = timeout(HEADER_TIMEOUT, read) => {
                 source.unwrap_or_else(|_| Err(Stranger::because("PROXY header took too long")))
             }
@@ -352,7 +376,15 @@ impl Connection {
                         login::look_up(&self.services, &self.generation, &self.scope, ask);
                     Box::pin(look_up).await;
                 }
-                Step::Report(event) => self.services.audit.session(&self.scope, &event),
+                Step::Report(event) => {
+                    self.services.audit.session(&self.scope, &event);
+                    if matches!(event, Event::AuthAccepted { .. })
+                        && let Ok(place) = &self.admission
+                        && !place.keep()
+                    {
+                        return Ok(TURNED_OUT);
+                    }
+                }
                 Step::Send(reply) => {
                     reply.write_to(&mut self.unsent);
                     if self.unsent.len() >= UNSENT_BYTES_MAX {
@@ -410,6 +442,7 @@ impl Connection {
         let result = tokio::select! {
             biased;
             () = services.stopping.cancelled() => Err("the server stops".to_owned()),
+            () = self.turned_out.cancelled() => Err(TURNED_OUT.to_owned()),
             result = timeout(limit, acceptor.accept(stream)) => match result {
                 Ok(Ok(stream)) => Ok(stream),
                 Ok(Err(error)) => Err(error.to_string()),
@@ -519,6 +552,13 @@ impl Connection {
             }
             () = self.services.out_of_time.cancelled() => Err(io::ErrorKind::TimedOut.into()),
         }
+    }
+
+    /// Tells a stranger that there are too many, if they listen. Their place has been taken already, so nobody waits for
+    /// them.
+    async fn turn_out(&mut self) {
+        Reply::too_many_connections().write_to(&mut self.unsent);
+        let _ = timeout(TURNED_OUT_TIMEOUT, self.flush()).await;
     }
 
     /// Says goodbye on TLS and TCP, then reads what the client still sends, for a bounded while. Whether the client has

@@ -10,8 +10,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 
 use super::connection::Connection;
+use super::doors::NoRoom;
 use super::shut::shut_out;
-use super::{Listen, NoRoom, Proxies, Services};
+use super::{Listen, Proxies, Services};
 use crate::clock::Now;
 use crate::event::{Scope, ServerEvent};
 
@@ -193,7 +194,9 @@ fn admit(
         return shut_out(stream, &scope, listen.tls, shut, services);
     }
     let known = (!listen.proxy_protocol).then_some(peer.ip());
-    let admission = services.doors.admit(known, &generation.limits);
+    let admission = services
+        .doors
+        .admit(known, &generation.limits, Now::read().instant);
     let is_heard = !matches!(admission, Err(NoRoom { refusal: None, .. }));
     let listen = Listen {
         address: local,

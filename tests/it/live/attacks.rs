@@ -96,14 +96,24 @@ impl Target {
         Ok(stream)
     }
 
+    /// As far as the greeting of the plain connection.
+    fn greeted(&self) -> io::Result<TcpStream> {
+        let mut stream = self.connect(TlsStart::StartTls)?;
+        let greeting = reply(&mut stream)?;
+        match greeting.starts_with("220 ") {
+            true => Ok(stream),
+            false => Err(io::Error::other(greeting)),
+        }
+    }
+
     /// As far as where TLS begins.
     fn before_tls(&self, door: TlsStart) -> io::Result<TcpStream> {
-        let mut stream = self.connect(door)?;
-        if door == TlsStart::StartTls {
-            reply(&mut stream)?;
-            ask(&mut stream, b"EHLO attacker.example.org\r\n")?;
-            ask(&mut stream, b"STARTTLS\r\n")?;
+        if door == TlsStart::Implicit {
+            return self.connect(door);
         }
+        let mut stream = self.greeted()?;
+        ask(&mut stream, b"EHLO attacker.example.org\r\n")?;
+        ask(&mut stream, b"STARTTLS\r\n")?;
         Ok(stream)
     }
 

@@ -1,13 +1,15 @@
 //! Connections in numbers: opened, held, left half-way, reset.
 
+use std::collections::VecDeque;
 use std::io::{self, Write as _};
-use std::net::TcpStream;
+use std::net::{Ipv4Addr, TcpStream};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gatepost::server::TlsStart;
 
 use super::super::harness::DOORS;
-use super::{ask, besieged, reply, until_closed, was_bounded, world};
+use super::{Target, ask, besieged, reply, until_closed, was_bounded, world};
 
 /// Bound: `limits.connections_per_address`.
 #[test]
@@ -23,6 +25,53 @@ fn connections_from_one_address() {
         Ok(())
     });
     was_bounded(&daemon, "refused", "limits.connections_per_address");
+}
+
+/// Bound: `limits.connections`. No address has too many; together they take all places and keep them: without a word, in
+/// the middle of TLS, in the middle of AUTH. A newcomer gets the place of the oldest of them.
+#[test]
+fn connections_from_everywhere() {
+    const PLACES: usize = 100;
+    /// Each stranger has their place for a second, so this many of them keep coming in.
+    const PAUSE: Duration = Duration::from_millis(20);
+    let world = world("connections = 100\nconnections_per_address = 10", "");
+    let held: Arc<Mutex<VecDeque<Box<dyn io::Read + Send>>>> = Arc::default();
+    let daemon = besieged(&world, 1, PLACES as u64, move |target| {
+        let mut held = held.lock().unwrap();
+        loop {
+            let number = held.len() as u8;
+            let from = Target {
+                source: Ipv4Addr::new(127, 0, 2, 1 + number % 50),
+                ..target.clone()
+            };
+            let come_in = || -> io::Result<Box<dyn io::Read + Send>> {
+                Ok(match number % 3 {
+                    0 => Box::new(from.greeted()?),
+                    1 => Box::new(from.before_tls(TlsStart::StartTls)?),
+                    _ => {
+                        let mut stream = from.secured(TlsStart::StartTls)?;
+                        ask(&mut stream, b"AUTH LOGIN\r\n")?;
+                        Box::new(stream)
+                    }
+                })
+            };
+            // Who is turned away comes again, and leaves nothing that they have.
+            if let Ok(connection) = come_in() {
+                held.push_back(connection);
+            }
+            // One more than there are places: from now on somebody has to go.
+            if held.len() > PLACES {
+                break;
+            }
+        }
+        let over = held.len().saturating_sub(2 * PLACES);
+        held.drain(..over);
+        drop(held);
+        std::thread::sleep(PAUSE);
+        Ok(())
+    });
+    let taken = "limits.connections: not logged in, and somebody else needed the place";
+    was_bounded(&daemon, "closed", taken);
 }
 
 /// Bound: `tls.handshake_timeout`, together with `limits.connections_per_address`.
