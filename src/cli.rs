@@ -22,6 +22,8 @@ mod status;
 mod trace;
 mod try_out;
 
+pub use account::import_line;
+
 /// An authenticated mail submission server: one safe door for outgoing mail.
 #[derive(Debug, Parser)]
 #[command(

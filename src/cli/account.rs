@@ -17,6 +17,8 @@ use super::{Failure, print, say};
 mod credential;
 mod import;
 
+pub use import::import_line;
+
 use crate::account::directory::{Directory, Record, ScramSecrets};
 use crate::account::edit::{self, Edit, Edited, NewAccount, NewPassword};
 use crate::account::file::relevant;

@@ -137,6 +137,16 @@ fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, Failure> {
     }
 }
 
+/// Whose account a line of an imported file gives, or why it gives none, as the command says it. For whoever wants to try
+/// lines without a file.
+pub fn import_line(
+    line: &[u8],
+    domain: Option<&str>,
+    memory_kib_max: u32,
+) -> Result<String, String> {
+    entry(line, domain, memory_kib_max).map(|entry| entry.name)
+}
+
 /// What one line gives, or why it gives nothing.
 fn entry(line: &[u8], domain: Option<&str>, memory_kib_max: u32) -> Result<Entry, String> {
     if line.len() > LINE_BYTES_MAX {

@@ -31,12 +31,17 @@ use gatepost::smtp::reply::Reply;
 
 mod bdat;
 mod bearer;
+mod files;
 mod parameters;
 mod proxy;
 mod session;
 
 pub use bdat::check_bdat;
 pub use bearer::check_bearer;
+pub use files::{
+    check_certificate, check_control, check_envelope, check_import, check_journal, check_kept,
+    check_token,
+};
 pub use parameters::check_parameters;
 pub use proxy::check_proxy;
 pub use session::check_session;

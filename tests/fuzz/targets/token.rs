@@ -1,0 +1,4 @@
+//! See `check_token`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gatepost_fuzz::check_token(data));
