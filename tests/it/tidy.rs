@@ -341,6 +341,70 @@ fn every_reply_is_heard() {
     }
 }
 
+/// What SECURITY.md and docs/incidents.md name as a defence is there: each test by its whole name, each file by its path.
+#[test]
+fn every_defence_exists() {
+    for (document, least) in [("SECURITY.md", 60), ("docs/incidents.md", 40)] {
+        let text = read(document);
+        let named: Vec<&str> = text.split('`').skip(1).step_by(2).collect();
+        let missing: Vec<&&str> = named
+            .iter()
+            .filter(|name| match name.contains("::") {
+                true => !is_test(name),
+                false => name.starts_with("tests/") && !root().join(name).exists(),
+            })
+            .collect();
+        assert!(missing.is_empty(), "{document} names {missing:#?}");
+        let tests = named.iter().filter(|name| name.contains("::")).count();
+        assert!(tests >= least, "{document} names {tests} tests");
+    }
+}
+
+#[test]
+fn tests_are_found_by_their_names() {
+    assert!(is_test("tidy::tests_are_found_by_their_names"));
+    assert!(is_test("live::bounds::guessing_has_an_end"));
+    assert!(is_test("account::tests::claims_and_their_answers"));
+    assert!(is_test("smtp::framing::tests::cutting_changes_nothing"));
+    assert!(!is_test("tidy::is_test"));
+    assert!(!is_test("live::guessing_has_an_end"));
+    assert!(!is_test("live::bounds::guessing_has"));
+    assert!(!is_test("smtp::framing::cutting_changes_nothing"));
+    assert!(!is_test("framing::tests::cutting_changes_nothing"));
+}
+
+/// Whether there is a test of that name, as `cargo test` shows it.
+fn is_test(name: &str) -> bool {
+    let parts: Vec<&str> = name.split("::").collect();
+    let Some((function, modules)) = parts.split_last() else {
+        return false;
+    };
+    // Tests of a room are in files of their own, or in a module at the end of what they test.
+    let in_file = |base: &str, modules: &[&str]| {
+        let path = root().join(format!("{base}/{}.rs", modules.join("/")));
+        std::fs::read_to_string(path).ok()
+    };
+    let text = in_file("tests/it", modules)
+        .or_else(|| in_file("src", modules).filter(|_| modules.contains(&"tests")))
+        .or_else(|| match modules {
+            [room @ .., "tests"] => {
+                in_file("src", room).filter(|text| text.contains("mod tests {"))
+            }
+            _ => None,
+        });
+    let begin = format!("fn {function}(");
+    text.is_some_and(|text| {
+        let mut attributed = false;
+        text.lines().map(str::trim).any(|line| {
+            let line = line.strip_prefix("async ").unwrap_or(line);
+            let found = attributed && line.starts_with(&begin);
+            let is_attribute = line.starts_with("#[test]") || line.starts_with("#[tokio::test");
+            attributed = is_attribute || (attributed && line.starts_with("#["));
+            found
+        })
+    })
+}
+
 // ------------------------------------------------------------------------------------------------ reading source
 
 struct Source {

@@ -26,6 +26,7 @@ use super::harness::{
 
 mod dialogue;
 mod flood;
+mod incidents;
 mod tls;
 
 /// Who attacks after a login.
