@@ -1,7 +1,8 @@
-//! What one message costs: the framing of its octets, the whole dialogue in memory, and its way to the disk.
+//! What one message costs: the framing of its octets, the whole dialogue in memory, and its way to the disk. And whether
+//! the time of a refused login tells why it was refused.
 //!
 //! ```sh
-//! cargo bench -- framing      # or: session, commit
+//! cargo bench -- framing      # or: session, commit, refused
 //! ```
 //!
 //! Figures of one machine say little; compare two versions on the same one. `commit` writes below `$TMPDIR`: set it to
@@ -19,10 +20,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use gatepost::account::password::{Parameters, make};
+use gatepost::account::{AccountSettings, Accounts, CredentialStore as _};
 use gatepost::clock::Now;
-use gatepost::decision::{Account, Authentication, Origin, Rule, SenderPattern, Verdict};
+use gatepost::decision::{
+    Account, Authentication, Caller, Claim, Origin, Rule, SenderPattern, Standing, Verdict,
+};
 use gatepost::envelope::{Client, Envelope, MessageId, Receipt, Recipient};
 use gatepost::queue::{Spool, SpoolSettings};
+use gatepost::secret::Secret;
 use gatepost::session::{Link, Profile, Session, Step, TlsFacts};
 use gatepost::smtp::framing::{Frame, Framer, Mode};
 
@@ -212,5 +218,91 @@ fn commit(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, framing, session, commit);
+/// A refused login takes the same time whatever the reason, and whatever is remembered. The comparison of a benchmark:
+/// that each takes one hash is a test (`every_refusal_costs_one_hash`).
+fn refused(criterion: &mut Criterion) {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("accounts.toml");
+    let entry = |name: &str, more: &str| {
+        let hash = make(&Secret::from("correct horse"), Parameters::default()).unwrap();
+        format!("[[account]]\nname = \"{name}\"\npassword = \"{hash}\"\n{more}\n")
+    };
+    let source = entry("alice@example.org", "allow_from = [\"192.0.2.0/24\"]")
+        + &entry("off@example.org", "disabled = true");
+    std::fs::write(&file, source).unwrap();
+    let settings = AccountSettings {
+        file,
+        hash_memory: 128 << 20,
+        hash_queue: 16,
+        cache_for: Some(Duration::from_secs(3600)),
+        upgrade_hashes: false,
+        named_by_certificates: false,
+        issuers: Vec::new(),
+    };
+    let (accounts, _) = Accounts::open(&settings).unwrap();
+    let login = |name: &str, password: &str, address: &str| {
+        let claim = Claim::Password {
+            authorization_identity: String::new(),
+            authentication_identity: name.to_owned(),
+            password: Secret::from(password),
+        };
+        let caller = Caller {
+            address: address.parse().unwrap(),
+            standing: Standing::New,
+        };
+        runtime.block_on(accounts.check(&claim, caller)).unwrap()
+    };
+    let (inside, outside) = ("192.0.2.1", "203.0.113.7");
+    let accepted = login("alice@example.org", "correct horse", inside);
+    assert!(matches!(accepted, Authentication::Accept(_)), "remembered");
+    let mut group = criterion.benchmark_group("refused");
+    group.sample_size(50);
+    for (reason, name, password, address) in [
+        (
+            "no such account",
+            "carol@example.org",
+            "correct horse",
+            inside,
+        ),
+        ("wrong password", "alice@example.org", "wrong", inside),
+        (
+            "disabled, wrong password",
+            "off@example.org",
+            "wrong",
+            inside,
+        ),
+        (
+            "disabled, right password",
+            "off@example.org",
+            "correct horse",
+            inside,
+        ),
+        (
+            "wrong network, wrong password",
+            "alice@example.org",
+            "wrong",
+            outside,
+        ),
+        (
+            "wrong network, right password, remembered",
+            "alice@example.org",
+            "correct horse",
+            outside,
+        ),
+    ] {
+        group.bench_function(reason, |bencher| {
+            bencher.iter(|| {
+                let answer = login(name, password, address);
+                assert!(matches!(answer, Authentication::Refuse { .. }));
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, framing, session, commit, refused);
 criterion_main!(benches);

@@ -216,3 +216,47 @@ fn an_issuer_that_hangs() {
     daemon.stop();
     drop(listener);
 }
+
+/// A stale token that comes again and again is no guess, many different ones are; and no ban for guessed passwords is
+/// held against whoever has a good one.
+#[test]
+fn wrong_tokens_are_counted_like_passwords() {
+    let (issuer, stranger) = (Issuer::new("one"), Issuer::new("one"));
+    let world = World::new(Settings {
+        auth: taking_tokens("keys.json").leak(),
+        guessing: "failures_per_address = 3\nfailures_per_login = 3\ndelay_max = \"off\"",
+        ..Settings::default()
+    });
+    world.replace("keys.json", &issuer.keys());
+    let daemon = world.start();
+    let try_token = |source: &str, token: &str| {
+        let mut client = Client::secured_from(source, &daemon, TlsStart::Implicit);
+        login(&mut client, "XOAUTH2", token)
+    };
+    let (office, phone, attacker) = ("127.0.0.2", "127.0.0.3", "127.0.0.4");
+    let good = issuer.token(0);
+    assert_eq!(try_token(office, &good), ACCEPTED);
+    for number in 0..3 {
+        let mut client = Client::secured_from(office, &daemon, TlsStart::Implicit);
+        let reply = client.login("bob@example.org", &format!("guess {number}"));
+        assert_eq!(reply, FAILED);
+    }
+    daemon.event("banned", |event| event["network"] == office);
+    // Without a name beside it: the token says whose it is.
+    let mut client = Client::secured_from(office, &daemon, TlsStart::Implicit);
+    let nameless = BASE64_STANDARD.encode(format!("n,,\x01auth=Bearer {good}\x01\x01"));
+    client.expect(&format!("AUTH OAUTHBEARER {nameless}"), ACCEPTED);
+
+    let stale = stranger.token(0);
+    for _ in 0..10 {
+        assert_eq!(try_token(phone, &stale), FAILED);
+    }
+    assert_eq!(try_token(phone, &good), ACCEPTED);
+    for filler in 0..3 {
+        assert_eq!(try_token(attacker, &stranger.token(filler)), FAILED);
+    }
+    let banned = daemon.event("banned", |event| {
+        event["scope"] == "network" && event["network"] != office
+    });
+    assert_eq!(banned["network"], attacker);
+}
