@@ -24,6 +24,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 
 use crate::clock::Now;
+use crate::containment::Containment;
 use crate::decision::{
     Account, Authentication, Caller, Claim, Credential, Grant, RefusedLogin, TokenFault,
     Unavailable,
@@ -130,6 +131,8 @@ pub struct Accounts {
     state: ArcSwap<State>,
     /// What outlives the process, and every state.
     memory: LoginState,
+    /// Who may not log in for now.
+    containment: Arc<Containment>,
     /// Whether a hash is being upgraded: one at a time, the next login is soon enough for another.
     upgrading: Arc<AtomicBool>,
     /// Taken by reloads, so that of two at once the later one wins as a whole.
@@ -160,6 +163,7 @@ impl Accounts {
         let accounts = Self {
             state: ArcSwap::from_pointee(state),
             memory: LoginState::in_memory(),
+            containment: Arc::default(),
             upgrading: Arc::default(),
             reloading: Mutex::new(()),
         };
@@ -170,6 +174,13 @@ impl Accounts {
     #[must_use]
     pub fn with_memory(mut self, memory: LoginState) -> Self {
         self.memory = memory;
+        self
+    }
+
+    /// The same accounts, of which those that are contained cannot log in.
+    #[must_use]
+    pub fn with_containment(mut self, containment: Arc<Containment>) -> Self {
+        self.containment = containment;
         self
     }
 
@@ -343,7 +354,7 @@ impl Accounts {
             .and_then(|record| record.credential_with(&secret_hash))
             .map(|credential| Arc::clone(&credential.account));
         let now = Now::read();
-        let may = |account: &Account| objection(account, identities, client, now).is_none();
+        let may = |account: &Account| self.objection(account, identities, client, now).is_none();
         if let Some(account) = &credential
             && may(account)
         {
@@ -493,7 +504,7 @@ impl Accounts {
         };
         let now = Now::read();
         if let Some(account) = login
-            && objection(account, identities, client, now).is_none()
+            && self.objection(account, identities, client, now).is_none()
         {
             return self.admit(account, identities, client);
         }
@@ -592,6 +603,33 @@ impl Accounts {
         self.admit(&Arc::new(login), identities, client)
     }
 
+    /// Why a login whose secret is right may not come in now and from there.
+    fn objection(
+        &self,
+        account: &Account,
+        identities: Identities<'_>,
+        client: IpAddr,
+        now: Now,
+    ) -> Option<RefusedLogin> {
+        let credential = account.credential.as_deref();
+        let for_itself = identities.authorization.is_empty()
+            || prepare_name(identities.authorization)
+                .is_ok_and(|identity| identity == account.name);
+        if self.containment.holds_login(account) {
+            Some(RefusedLogin::Contained)
+        } else if !account.enabled {
+            Some(RefusedLogin::Disabled)
+        } else if credential.is_some_and(|credential| has_expired(credential, now)) {
+            Some(RefusedLogin::Expired)
+        } else if !account.allows_from(client) {
+            Some(RefusedLogin::AddressNotAllowed)
+        } else if !for_itself {
+            Some(RefusedLogin::AuthorizationIdentity)
+        } else {
+            None
+        }
+    }
+
     /// Whether a login whose secret was right may come in now and from there.
     fn admit(
         &self,
@@ -600,7 +638,7 @@ impl Accounts {
         client: IpAddr,
     ) -> Result<Authentication, Unavailable> {
         let now = Now::read();
-        let Some(reason) = objection(account, identities, client, now) else {
+        let Some(reason) = self.objection(account, identities, client, now) else {
             let credential = account.credential_name().unwrap_or_default();
             self.memory.used(&account.name, credential, now.wall);
             return Ok(Authentication::Accept(Arc::clone(account)));
@@ -645,29 +683,6 @@ fn read(
             findings.extend(errors);
             Err(findings)
         }
-    }
-}
-
-/// Why a login whose secret is right may not come in now and from there.
-fn objection(
-    account: &Account,
-    identities: Identities<'_>,
-    client: IpAddr,
-    now: Now,
-) -> Option<RefusedLogin> {
-    let credential = account.credential.as_deref();
-    let for_itself = identities.authorization.is_empty()
-        || prepare_name(identities.authorization).is_ok_and(|identity| identity == account.name);
-    if !account.enabled {
-        Some(RefusedLogin::Disabled)
-    } else if credential.is_some_and(|credential| has_expired(credential, now)) {
-        Some(RefusedLogin::Expired)
-    } else if !account.allows_from(client) {
-        Some(RefusedLogin::AddressNotAllowed)
-    } else if !for_itself {
-        Some(RefusedLogin::AuthorizationIdentity)
-    } else {
-        None
     }
 }
 

@@ -12,8 +12,10 @@ use clap::{Parser, Subcommand};
 use crate::diagnostic::Finding;
 
 mod account;
+mod alert_helper;
 mod ban;
 mod check;
+mod contain;
 mod control;
 mod explain;
 mod queue;
@@ -57,8 +59,12 @@ enum Command {
     Ban(ban::Args),
     Queue(queue::Args),
     Explain(explain::Args),
+    Contain(contain::Args),
+    Uncontain(contain::UndoArgs),
     Status(status::Args),
     Trace(trace::Args),
+    #[command(hide = true)]
+    AlertHelper(alert_helper::Args),
 }
 
 /// Why a command failed: findings to print, one or many.
@@ -88,7 +94,10 @@ pub fn run() -> ExitCode {
         Command::Ban(args) => ban::run(&cli.config, args),
         Command::Queue(args) => queue::run(&cli.config, args),
         Command::Explain(args) => explain::run(&cli.config, args),
+        Command::Contain(args) => contain::run(&cli.config, args),
+        Command::Uncontain(args) => contain::undo(&cli.config, args),
         Command::Status(args) => status::run(&cli.config, &args),
+        Command::AlertHelper(args) => alert_helper::run(args),
         Command::Trace(args) => trace::run(&cli.config, &args),
     };
     match result {

@@ -26,9 +26,11 @@ use crate::decision::{Limit, Origin};
 use crate::diagnostic::{Finding, nearest};
 use crate::guard::GuessingSettings;
 use crate::policy::PolicySettings;
+use crate::policy::tripwire::TripwireSettings;
 use crate::queue::SpoolSettings;
 use crate::sandbox::{Needs, ProcessSettings, SandboxMode};
 use crate::sasl::Mechanism;
+use crate::server::alert::AlertSettings;
 use crate::server::{Listen, Proxies, ServerLimits, TlsStart};
 use crate::session::Profile;
 use crate::smtp::address::Domain;
@@ -42,6 +44,7 @@ mod keys;
 mod quantity;
 mod reader;
 pub mod survey;
+mod tripwires;
 
 pub use keys::KEYS;
 
@@ -70,6 +73,10 @@ pub struct Config {
     pub policy: PolicySettings,
     /// The queue directory.
     pub queue: SpoolSettings,
+    /// What is watched of the accounts.
+    pub tripwires: TripwireSettings,
+    /// Who is told when one of them was contained.
+    pub alert: AlertSettings,
     /// The log.
     pub log: LogSettings,
     /// Whether Received gets a token that tells the operator who sent a message.
@@ -334,6 +341,9 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let messages_per_hour = section.limit("messages_per_hour", MESSAGES_PER_HOUR);
     let recipients_per_day = section.limit("recipients_per_day", RECIPIENTS_PER_DAY);
 
+    let tripwires = tripwires::tripwires(document, messages_per_hour.0, recipients_per_day.0);
+    let alert = tripwires::alert(document);
+
     let section = document.section("message");
     let reveal_client = section.flag("reveal_client", profile.reveal_client);
     let trace_token = section.flag("trace_token", true);
@@ -423,6 +433,8 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             commit_timeout,
             duplicate_window,
         },
+        tripwires,
+        alert,
         log: LogSettings { format, level },
         trace_token,
         origins,

@@ -18,8 +18,84 @@ pub enum Request {
         /// Of whom: an address, a network, or `all`.
         of: String,
     },
+    /// Contain an account, or one of its credentials.
+    Contain {
+        /// The account, in its compared form.
+        account: String,
+        /// The credential; `None`: all of the account.
+        credential: Option<String>,
+    },
+    /// Who is contained.
+    Contained,
     /// How it is.
     Status,
+    /// End a containment.
+    Uncontain {
+        /// The account, in its compared form.
+        account: String,
+        /// The credential; `None`: all of the account.
+        credential: Option<String>,
+        /// What becomes of the messages that were held for it.
+        held: HeldMail,
+    },
+}
+
+/// What becomes of messages that were held because their sender was contained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HeldMail {
+    /// They stay held, as if the operator had held them.
+    Keep,
+    /// They go on their way.
+    Release,
+    /// They are removed.
+    Remove,
+}
+
+/// Somebody is contained: the answer to [`Request::Contain`], and an entry of that to [`Request::Contained`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainedLogin {
+    /// The account.
+    pub account: String,
+    /// The credential; `None`: all of the account.
+    pub credential: Option<String>,
+    /// Since when, RFC 3339.
+    pub since: String,
+    /// Who wanted it: `operator` or `tripwire`.
+    pub by: String,
+    /// Why.
+    pub reason: String,
+}
+
+/// What the containment of a login has found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContainReport {
+    /// Who it is.
+    #[serde(flatten)]
+    pub login: ContainedLogin,
+    /// Whether it was contained before already.
+    pub already: bool,
+    /// Messages that it handed in lately, as far as they are remembered.
+    pub accepted: u64,
+    /// Their recipients.
+    pub recipients: u64,
+    /// All of its messages that are held now, the oldest first.
+    pub held: Vec<String>,
+    /// Those that it handed in lately and that are not in the queue any more, the oldest first.
+    pub left: Vec<String>,
+    /// Their recipients.
+    pub left_recipients: u64,
+}
+
+/// What the end of a containment has done.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UncontainReport {
+    /// Who is not contained any more.
+    pub ended: Vec<ContainedLogin>,
+    /// What became of the messages below.
+    pub held: HeldMail,
+    /// The messages that were held for it, the oldest first.
+    pub messages: Vec<String>,
 }
 
 /// The daemon's answer.

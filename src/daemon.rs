@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sd_notify::NotifyState;
+use serde::Serialize;
 use serde_json::{Value, json};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -29,14 +30,18 @@ use crate::account::state::{LoginState, STATE_FILE};
 use crate::audit::{Audit, LogControl, Observer};
 use crate::clock::{Instant, Now, Timestamp, rfc3339_milliseconds};
 use crate::config::{self, Config, Loaded};
-use crate::control::{Answer, Request, SOCKET};
+use crate::containment::{By, CONTAINED_FILE, Cause, Containment, Login};
+use crate::control::{Answer, ContainedLogin, Request, SOCKET};
 use crate::diagnostic::{Finding, Severity};
 use crate::guard::{GUESSING_FILE, Guard, Lift};
 use crate::message::token::TraceKey;
+use crate::policy::history::{HISTORY_FILE, History};
 use crate::policy::limit::LIMITS_FILE;
+use crate::policy::tripwire::{TRIPWIRES_FILE, Tripwires};
 use crate::policy::{Limiter, Policy};
 use crate::queue::{Recovered, Released, Spool, SpoolEvent};
 use crate::sandbox::Sandbox;
+use crate::server::containment::{Trouble, contained_login, put_away};
 use crate::server::{
     Asked, BindError, Bound, ControlSocket, Generation, Listen, Listener, Services,
 };
@@ -57,6 +62,8 @@ const CERTIFICATE_INTERVAL: Duration = Duration::from_secs(24 * 60 * 60);
 const SAVE_EVERY_TICKS: u64 = 2;
 /// Likewise for who is banned and who is known: under an attack that is much, and changes all the time.
 const SAVE_GUESSING_EVERY_TICKS: u64 = 10;
+/// Likewise for what was sent lately, which is more and changes with every message.
+const SAVE_HISTORY_EVERY_TICKS: u64 = 10;
 /// Threads for file operations and password checks. Both have bounds of their own below this.
 const BLOCKING_THREADS_MAX: usize = 128;
 /// Descriptors beside those of connections: listeners, files of messages in flight, clients that are turned away, the log.
@@ -110,10 +117,7 @@ async fn serve(confined: Confined, hooks: Hooks) -> Result<(), Vec<Finding>> {
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => daemon.reload().await,
             _ = ticks.tick() => daemon.tick().await,
-            Some(Asked { request, answer }) = control.recv() => {
-                // Who asked may have gone.
-                let _ = answer.send(daemon.answer(&request));
-            }
+            Some(asked) = control.recv() => daemon.answer(asked),
         }
     }
     daemon.stop().await;
@@ -156,6 +160,7 @@ impl Daemon {
             log,
             bound,
             sandbox,
+            alerts,
             user,
             processors: _,
             mut warnings,
@@ -171,14 +176,29 @@ impl Daemon {
         let guessing = config.queue.directory.join(GUESSING_FILE);
         let (guard, guard_warnings) = Guard::open(&guessing, config.guessing.clone(), now);
         warnings.extend(guard_warnings);
-        let (tls, accounts) = (Arc::new(tls), Arc::new(accounts.with_memory(memory)));
+        let containment = Containment::open(&config.queue.directory.join(CONTAINED_FILE))
+            .map_err(|finding| vec![finding])?;
+        let containment = Arc::new(containment);
+        // Nobody is served before.
+        put_away(&containment, &spool.directory());
+        let (history, history_warning) =
+            History::open(&config.queue.directory.join(HISTORY_FILE), now);
+        warnings.extend(history_warning);
+        let accounts = accounts
+            .with_memory(memory)
+            .with_containment(Arc::clone(&containment));
+        let (tls, accounts) = (Arc::new(tls), Arc::new(accounts));
         let listeners = listen(&config, bound, &[])?;
 
         let (trace_key, trace_warnings) = trace_key(&config, None);
         warnings.extend(trace_warnings);
         let generation = generation(&config, &accounts, &tls, &limiter, trace_key.as_ref());
         let audit = Audit::new(hooks.observers);
-        let services = Services::new(generation, spool, audit, Arc::new(guard));
+        let tripwires = config.queue.directory.join(TRIPWIRES_FILE);
+        let (tripwires, tripwires_warning) = Tripwires::open(&tripwires, now);
+        warnings.extend(tripwires_warning);
+        let seen = (history, tripwires, alerts);
+        let services = Services::new(generation, spool, audit, Arc::new(guard), containment, seen);
         for listener in &listeners {
             listener.start(&services);
         }
@@ -249,6 +269,7 @@ impl Daemon {
             queued = recovered.queued,
             replayed = recovered.replayed,
             held = recovered.held,
+            contained = self.services.containment.list().len() as u64,
             user = self.user,
             sandbox = self.sandbox.in_words(),
         );
@@ -311,6 +332,11 @@ impl Daemon {
         let (_, account_warnings) = self.accounts.reconfigure(&config.accounts)?;
         warnings.extend(account_warnings);
 
+        if config.alert != self.config.alert {
+            let text = "[alert] has changed; until gatepost is restarted the old command is run";
+            warnings.push(Finding::warning(text).in_file(&config.path));
+        }
+
         // Nothing below can fail.
         let (trace_key, trace_warnings) = trace_key(&config, self.trace_key.take());
         warnings.extend(trace_warnings);
@@ -366,6 +392,10 @@ impl Daemon {
         if self.ticks.is_multiple_of(SAVE_GUESSING_EVERY_TICKS) {
             let guard = Arc::clone(&self.services.guard);
             blocking(move || save_guard(&guard)).await;
+        }
+        if self.ticks.is_multiple_of(SAVE_HISTORY_EVERY_TICKS) {
+            let services = Arc::clone(&self.services);
+            blocking(move || save_services(&services)).await;
         }
         let now = Now::read();
         if now
@@ -448,16 +478,53 @@ impl Daemon {
         }
     }
 
-    /// What an operator's command wants to know, or wants done.
-    fn answer(&self, request: &Request) -> Answer {
+    /// Answers an operator's command: at once, or when what it wants is done, beside everything else.
+    fn answer(&self, Asked { request, answer }: Asked) {
+        // Who asked may have gone.
         match request {
             Request::Bans => {
-                let bans = self.services.guard.bans(Now::read());
-                Answer::Done(serde_json::to_value(bans).unwrap_or_default())
+                let _ = answer.send(done(Ok(self.services.guard.bans(Now::read()))));
             }
-            Request::LiftBans { of } => self.lift_bans(of),
-            Request::Status => Answer::Done(self.status()),
+            Request::LiftBans { of } => {
+                let _ = answer.send(self.lift_bans(&of));
+            }
+            Request::Contain {
+                account,
+                credential,
+            } => {
+                let login = Login::new(account, credential);
+                let cause = Cause::new(By::Operator, "by command", Now::read());
+                let services = Arc::clone(&self.services);
+                self.services.spawn(async move {
+                    let _ = answer.send(done(services.contain(login, cause).await));
+                });
+            }
+            Request::Contained => {
+                let _ = answer.send(done(Ok(self.contained())));
+            }
+            Request::Status => {
+                let _ = answer.send(Answer::Done(self.status()));
+            }
+            Request::Uncontain {
+                account,
+                credential,
+                held,
+            } => {
+                let login = Login::new(account, credential);
+                let services = Arc::clone(&self.services);
+                self.services.spawn(async move {
+                    let _ = answer.send(done(services.uncontain(login, held).await));
+                });
+            }
         }
+    }
+
+    fn contained(&self) -> Vec<ContainedLogin> {
+        let contained = self.services.containment.list();
+        let shown = contained.iter();
+        shown
+            .map(|(login, cause)| contained_login(login, cause))
+            .collect()
     }
 
     fn status(&self) -> Value {
@@ -469,6 +536,8 @@ impl Daemon {
             "hostname": self.config.profile.hostname,
             "listeners": self.listening_words(),
             "connections": self.services.connections(),
+            "contained": self.services.containment.list().len(),
+            "tripwires": self.config.tripwires.mode.name(),
             "accounts": self.accounts.summary().accounts,
             "queue": self.config.queue.directory.display().to_string(),
             "guessing": guessing.mode.name(),
@@ -508,11 +577,11 @@ impl Daemon {
         let services = Arc::clone(&self.services);
         blocking(move || services.spool.close()).await;
         report_queue(&self.services.spool);
-        let (limiter, accounts) = (self.limiter, self.accounts);
-        let guard = Arc::clone(&self.services.guard);
+        let (limiter, accounts, services) = (self.limiter, self.accounts, self.services);
         blocking(move || {
             save(&limiter, &accounts);
-            save_guard(&guard);
+            save_guard(&services.guard);
+            save_services(&services);
         })
         .await;
         let seconds = Now::read()
@@ -543,6 +612,28 @@ fn save_guard(guard: &Guard) {
     }
 }
 
+fn save_services(services: &Services) {
+    if let Err(error) = services.history.save(Now::read()) {
+        tracing::warn!(event = "history.unsaved", error = error.to_string());
+    }
+    if let Err(error) = services.tripwires.save(Now::read()) {
+        tracing::warn!(event = "tripwires.unsaved", error = error.to_string());
+    }
+    // Saved at once, always; this is for what could not be.
+    if let Err(error) = services.containment.save() {
+        tracing::error!(event = "containment.trouble", error = error.to_string());
+    }
+}
+
+/// What a command hears of its work.
+fn done(result: Result<impl Serialize, Trouble>) -> Answer {
+    match result.map(serde_json::to_value) {
+        Ok(Ok(value)) => Answer::Done(value),
+        Ok(Err(error)) => Answer::Failed(error.to_string()),
+        Err(trouble) => Answer::Failed(trouble.to_string()),
+    }
+}
+
 fn generation(
     config: &Config,
     accounts: &Arc<Accounts>,
@@ -560,6 +651,7 @@ fn generation(
         tls: Arc::clone(tls),
         accounts: Arc::clone(accounts) as _,
         policy: Arc::new(Policy::new(config.policy.clone(), Arc::clone(limiter))),
+        tripwires: config.tripwires.clone(),
     }
 }
 

@@ -383,6 +383,9 @@ pub enum RefusedLogin {
     /// EXTERNAL, with a certificate outside its validity.
     #[error("certificate is not valid now")]
     CertificateNotValid,
+    /// The account, or its credential, is contained.
+    #[error("contained")]
+    Contained,
     /// `disabled = true`.
     #[error("account is disabled")]
     Disabled,

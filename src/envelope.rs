@@ -95,6 +95,9 @@ pub struct Envelope {
     pub received_at: Timestamp,
     /// Which account sent it.
     pub account: String,
+    /// With which of its credentials; `None` for the account's own password.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credential: Option<String>,
     /// The reverse-path without brackets; empty for the null one.
     pub reverse_path: String,
     /// Who shall get it; never empty.
@@ -161,6 +164,7 @@ impl Envelope {
             id,
             received_at,
             account: String::new(),
+            credential: None,
             reverse_path: String::new(),
             recipients: Vec::new(),
             size: 0,
@@ -267,12 +271,37 @@ pub struct Hold {
         with = "milliseconds_or_none"
     )]
     pub until: Option<Timestamp>,
+    /// Why it was withheld before it was [contained](HoldReason::Contained), which is how it goes on afterwards; until
+    /// then `until` does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub before: Option<HoldReason>,
+}
+
+impl Hold {
+    /// Withheld for this reason, until that time if there is one.
+    pub fn new(reason: HoldReason, until: Option<Timestamp>) -> Self {
+        Self {
+            reason,
+            until,
+            before: None,
+        }
+    }
+
+    /// When the message goes on its way by itself, as things stand.
+    pub fn releases_at(&self) -> Option<Timestamp> {
+        match self.reason {
+            HoldReason::Contained => None,
+            HoldReason::FutureRelease | HoldReason::Operator | HoldReason::Other => self.until,
+        }
+    }
 }
 
 /// Why a message is withheld.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum HoldReason {
+    /// Who sent it is contained.
+    Contained,
     /// Its sender wanted it so (RFC 4865).
     FutureRelease,
     /// The operator wants it so.
@@ -286,6 +315,7 @@ impl HoldReason {
     /// The word that the envelope and the log have for it.
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Contained => "contained",
             Self::FutureRelease => "future-release",
             Self::Operator => "operator",
             Self::Other => "other",
@@ -521,10 +551,10 @@ mod tests {
             envid: Some("QQ314159".to_owned()),
             release_at: Some("2026-11-22T08:00:00Z".parse().unwrap()),
             release_request: Some("for;81000".to_owned()),
-            hold: Some(Hold {
-                reason: HoldReason::FutureRelease,
-                until: Some("2026-11-22T08:00:00Z".parse().unwrap()),
-            }),
+            hold: Some(Hold::new(
+                HoldReason::FutureRelease,
+                Some("2026-11-22T08:00:00Z".parse().unwrap()),
+            )),
             deliver_by: Some(DeliverBy {
                 at: "2026-11-22T09:00:00.5Z".parse().unwrap(),
                 mode: DeliverByMode::Return,

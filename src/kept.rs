@@ -1,8 +1,9 @@
 //! What a room remembers across restarts: a value that all threads share, and the small JSON file that it is kept in.
 //!
 //! The file is replaced in one step, now and then and at the stop: after a crash the changes of the last seconds are
-//! forgotten. So it is for what can do without them; a message is not. A file that cannot be read is put aside and
-//! everything begins anew: none of this is a reason not to serve.
+//! forgotten. So it is for what can do without them; a message is not. (What cannot is saved at once, by
+//! [`Kept::save_durably`].) A file that cannot be read is put aside and everything begins anew: for most of it, that is
+//! no reason not to serve.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
@@ -130,6 +131,25 @@ impl<T> Kept<T> {
     /// Writes what `content` makes of the value to the file, if anything has changed since the last time, and says
     /// whether it did. After an error the next call tries again. Blocks on the disk.
     pub fn save<F: Serialize>(&self, content: impl FnOnce(&mut T) -> F) -> io::Result<bool> {
+        self.save_as(content, |_| Ok(()))
+    }
+
+    /// The same for what a crash of the machine must not undo either: the directory is synced, too.
+    pub fn save_durably<F: Serialize>(
+        &self,
+        content: impl FnOnce(&mut T) -> F,
+    ) -> io::Result<bool> {
+        self.save_as(content, |path| match path.parent() {
+            Some(parent) => File::open(parent)?.sync_all(),
+            None => Ok(()),
+        })
+    }
+
+    fn save_as<F: Serialize>(
+        &self,
+        content: impl FnOnce(&mut T) -> F,
+        then: impl FnOnce(&Path) -> io::Result<()>,
+    ) -> io::Result<bool> {
         let Some(path) = &self.path else {
             return Ok(false);
         };
@@ -142,6 +162,7 @@ impl<T> Kept<T> {
             (content(&mut held), held.0.changes)
         };
         replace(path, &Zeroizing::new(serde_json::to_vec(&file)?))?;
+        then(path)?;
         self.lock().0.saved = change;
         Ok(true)
     }

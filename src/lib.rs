@@ -11,7 +11,8 @@
 //! 4  daemon config  assembly, signals, reload; TOML to settings
 //! 3  server         sockets: accepts, reads, writes, carries out the session's steps
 //! 2  account guard policy queue tls trace audit sandbox
-//! 1  session kept   the dialogue as a value: bytes in, steps out, no I/O; what rooms remember in small files
+//! 1  session kept containment   the dialogue as a value: bytes in, steps out, no I/O; what rooms remember in small
+//!                   files; who is contained
 //! 0  smtp sasl message envelope decision event control diagnostic clock secret      the words of the field
 //! ```
 //!
@@ -22,6 +23,7 @@ pub mod audit;
 pub mod cli;
 pub mod clock;
 pub mod config;
+pub mod containment;
 pub mod control;
 pub mod daemon;
 pub mod decision;

@@ -11,7 +11,9 @@ use crate::decision::{Account, Limit, Origin, Question, Refusal, Rule, Verdict};
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::reply::Reply;
 
+pub mod history;
 pub mod limit;
+pub mod tripwire;
 mod window;
 
 pub use limit::Limiter;

@@ -174,6 +174,7 @@
 //! *If the clock is set,* messages are released when it says so: early by as much as it was set forward, which nobody can
 //! tell from a daemon that was away for so long; and late if it was set back.
 
+mod containment;
 mod directory;
 pub mod disk;
 mod draft;
@@ -198,6 +199,7 @@ use crate::diagnostic::Finding;
 use crate::envelope::MessageId;
 use crate::smtp::reply::Reply;
 
+pub use containment::{Afterwards, Freed};
 pub use directory::{Entry, QueueDirectory};
 pub use draft::Draft;
 pub use layout::Place;

@@ -366,6 +366,37 @@ impl Session {
         self.close_with(Reply::shutting_down(), "the server stops");
     }
 
+    /// The login may do nothing any more: the client hears so, and the session closes. Whatever is in flight is refused.
+    pub fn withdraw(&mut self, reason: &'static str) {
+        self.close_with(Reply::account_withdrawn(), reason);
+    }
+
+    /// Who is logged in.
+    pub fn login(&self) -> Option<&Account> {
+        let ready = match &self.state {
+            State::Start
+            | State::StartingTls
+            | State::Greeted(_)
+            | State::Authenticating(..)
+            | State::LookingUp(..)
+            | State::Checking(..)
+            | State::Failing(_)
+            | State::Closed => return None,
+            State::Confirming(ready) | State::Ready(ready) | State::JudgingSender(ready, _) => {
+                ready
+            }
+            State::Mail(transaction)
+            | State::JudgingRecipient(transaction, _)
+            | State::Beginning(transaction, _) => &transaction.ready,
+            State::Data(transfer)
+            | State::Chunks(transfer)
+            | State::JudgingAuthors(transfer, _)
+            | State::JudgingMessage(transfer)
+            | State::Committing(transfer) => &transfer.transaction.ready,
+        };
+        Some(&ready.account)
+    }
+
     /// The client is gone. A message that had not ended is forgotten.
     pub fn disconnected(&mut self) {
         let state = std::mem::replace(&mut self.state, State::Closed);

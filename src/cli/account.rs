@@ -27,6 +27,7 @@ use crate::account::password::{self, HashingFailed, MEMORY_KIB_MAX, Parameters};
 use crate::account::scram;
 use crate::account::state::{LoginState, STATE_FILE};
 use crate::clock::rfc3339_milliseconds;
+use crate::containment::{CONTAINED_FILE, Containment};
 use crate::decision::{Limit, Origin, SenderPattern};
 use crate::diagnostic::{Finding, nearest};
 use crate::sandbox::identity::Identity;
@@ -253,11 +254,17 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
         }
         Command::Show { name, json } => {
             let record = place.record(&name)?;
+            let contained = place.contained(&record.account.name);
             if json {
-                print(format_args!("{:#}", to_json(&record, &place.memory)));
+                let mut shown = to_json(&record, &place.memory);
+                shown["contained"] = contained.into();
+                print(format_args!("{shown:#}"));
             } else {
                 for line in description(&record, &place.memory) {
                     print(line);
+                }
+                for who in contained {
+                    print(format_args!("contained           {who}"));
                 }
             }
         }
@@ -271,6 +278,8 @@ struct Place {
     memory_kib_max: u32,
     /// What a daemon on this configuration remembers; nothing, with `--file`.
     memory: LoginState,
+    /// Whom it has contained; likewise.
+    containment: Containment,
     /// Whether it asks clients for certificates; with `--file` it is taken to.
     offers_external: bool,
     /// Whether a certificate can name an account, which then needs no password.
@@ -286,6 +295,7 @@ impl Place {
                 file,
                 memory_kib_max: MEMORY_KIB_MAX,
                 memory: LoginState::in_memory(),
+                containment: Containment::default(),
                 offers_external: true,
                 named_by_certificates: false,
                 reader: None,
@@ -295,8 +305,10 @@ impl Place {
         let settings = config.accounts;
         // Unreadable by whoever runs this, it is as good as not there.
         let (memory, _) = LoginState::look_into(&config.queue.directory.join(STATE_FILE));
+        let contained = config.queue.directory.join(CONTAINED_FILE);
         Ok(Self {
             memory,
+            containment: Containment::open(&contained).unwrap_or_default(),
             memory_kib_max: settings.hash_memory_kib(),
             offers_external: config.tls.clients.asked_for,
             named_by_certificates: settings.named_by_certificates,
@@ -329,6 +341,18 @@ impl Place {
     fn say_all(&self, warnings: Vec<Finding>) {
         let warnings = relevant(warnings, self.named_by_certificates);
         warnings.iter().for_each(say);
+    }
+
+    /// What of an account is contained: the account itself, or which of its credentials, and since when.
+    fn contained(&self, account: &str) -> Vec<String> {
+        let contained = self.containment.list().into_iter();
+        let of_account = contained.filter(|(login, _)| login.account == account);
+        let shown = of_account.map(|(login, cause)| {
+            let what = login.credential.unwrap_or_else(|| "all of it".to_owned());
+            let since = rfc3339_milliseconds(cause.since());
+            printable(&format!("{what}, since {since}: {}", cause.reason))
+        });
+        shown.collect()
     }
 
     fn record(&self, name: &str) -> Result<Record, Failure> {

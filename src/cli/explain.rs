@@ -16,10 +16,12 @@ use super::{Failure, print, say};
 use crate::account::directory::{Directory, Record};
 use crate::account::identity::prepare_name;
 use crate::clock::{Now, rfc3339_milliseconds};
+use crate::containment::{CONTAINED_FILE, Containment};
 use crate::decision::{Account, Limit, Origin, Question, RefusedLogin, Rule, Verdict};
 use crate::diagnostic::{Finding, nearest};
 use crate::guard::{BanView, GUESSING_FILE, Guard};
 use crate::policy::limit::LIMITS_FILE;
+use crate::policy::tripwire::{TRIPWIRES_FILE, TripwireSettings, Tripwires};
 use crate::policy::{Limiter, Policy, Usage};
 use crate::session::Profile;
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
@@ -86,15 +88,26 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
     let guessing = config.queue.directory.join(GUESSING_FILE);
     let (guard, warning) = Guard::look_into(&guessing, config.guessing, now);
     warning.iter().for_each(say);
+    let containment = Containment::open(&config.queue.directory.join(CONTAINED_FILE))?;
+    let wires = config.queue.directory.join(TRIPWIRES_FILE);
+    let (tripwires, warning) = Tripwires::look_into(&wires, now);
+    warning.iter().for_each(say);
     let json = args.json;
-    let explanation = explain(
+    let mut explanation = explain(
         &directory,
         &config.accounts.file,
-        (&policy, &guard),
+        (&policy, &guard, &containment),
         &config.profile,
         args,
         now,
     )?;
+    explanation.notes.extend(wire_notes(
+        &config.tripwires,
+        &tripwires,
+        &explanation,
+        &directory,
+        now,
+    ));
     if json {
         print(format_args!("{:#}", explanation.to_json()));
     } else {
@@ -106,6 +119,30 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
         true => ExitCode::SUCCESS,
         false => ExitCode::FAILURE,
     })
+}
+
+/// How near the account is to its trip wires, where it has done anything that counts.
+fn wire_notes(
+    settings: &TripwireSettings,
+    tripwires: &Tripwires,
+    explanation: &Explanation,
+    directory: &Directory,
+    now: Now,
+) -> Vec<String> {
+    let Some(record) = directory.find(&explanation.account) else {
+        return Vec::new();
+    };
+    let account = &record.account;
+    if !settings.watches(&account.name) {
+        return Vec::new();
+    }
+    let counts = tripwires.counts(&account.name, now).into_iter();
+    let notes = counts.filter_map(|(wire, count)| {
+        let allowed = settings.allowed(account, wire).filter(|_| count > 0)?;
+        let (mode, name) = (settings.mode.name(), wire.name());
+        Some(format!("tripwires.{name} ({mode}): {count} of {allowed}"))
+    });
+    notes.collect()
 }
 
 /// All steps of one message's way through the policy.
@@ -177,7 +214,7 @@ impl Step {
 fn explain(
     directory: &Directory,
     file: &Path,
-    (policy, guard): (&Policy, &Guard),
+    (policy, guard, containment): (&Policy, &Guard, &Containment),
     profile: &Profile,
     args: Args,
     now: Now,
@@ -223,7 +260,10 @@ fn explain(
     let token_will_do = mechanisms.any(|mechanism| mechanism.takes_token());
     explanation
         .steps
-        .push(login(record, account, token_will_do, args.client, now));
+        .push(match containment.holds_login(account) {
+            true => contained(account),
+            false => login(record, account, token_will_do, args.client, now),
+        });
     let ban = args
         .client
         .and_then(|client| guard.foresee(client, &account.name, now));
@@ -345,6 +385,17 @@ fn explain(
     }
     explanation.limits = policy.usage(account, now);
     Ok(explanation)
+}
+
+/// Nobody can log in, and sessions that there were are closed.
+fn contained(account: &Account) -> Step {
+    let rule = Rule {
+        name: CONTAINED_FILE,
+        origin: None,
+    };
+    let reason = format!("{}: `gatepost contain --list`", RefusedLogin::Contained);
+    let reply = Reply::authentication_failed();
+    Step::refused("AUTH", &account.name, reply, reason, Some(rule))
 }
 
 /// Whether somebody could log in so, given the right secret.
@@ -649,7 +700,15 @@ name = "empty@example.org"
         };
         let now = Now::read();
         let guard = Guard::in_memory(GuessingSettings::default(), now);
-        explain(&directory, file, (&policy, &guard), &profile, args, now).unwrap()
+        explain(
+            &directory,
+            file,
+            (&policy, &guard, &Containment::default()),
+            &profile,
+            args,
+            now,
+        )
+        .unwrap()
     }
 
     #[test]

@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::clock::rfc3339_milliseconds;
 use crate::diagnostic::Finding;
-use crate::envelope::{Envelope, MessageId, Recipient};
+use crate::envelope::{Envelope, Hold, MessageId, Recipient};
 use crate::queue::{Entry, QueueDirectory, QueueError};
 
 use super::{Failure, print, say};
@@ -306,7 +306,7 @@ fn table(entries: &[Entry]) -> String {
 
 /// Where a message is, and when it leaves there by itself.
 fn place(entry: &Entry) -> String {
-    match entry.hold().and_then(|hold| hold.until) {
+    match entry.hold().and_then(Hold::releases_at) {
         Some(until) => format!("{} until {}", entry.place, rfc3339_milliseconds(until)),
         None => entry.place.to_string(),
     }
@@ -354,6 +354,9 @@ fn description(entry: &Entry, file: Option<&Path>, header: &str) -> String {
         let client = &envelope.client;
         line("received", &rfc3339_milliseconds(envelope.received_at));
         line("account", &visible(&envelope.account));
+        if let Some(credential) = &envelope.credential {
+            line("credential", &visible(credential));
+        }
         line("from", &path(&envelope.reverse_path));
         for (index, recipient) in envelope.recipients.iter().enumerate() {
             line(
@@ -574,10 +577,8 @@ client";
     fn what_is_held_is_shown_with_its_time() {
         let mut entry = entry(1, "alice@example.org", &["b@example.net"]);
         let hold = |reason, until: Option<&str>| {
-            Some(Hold {
-                reason,
-                until: until.map(|until| until.parse().unwrap()),
-            })
+            let until = until.map(|until| until.parse().unwrap());
+            Some(Hold::new(reason, until))
         };
         let timed = hold(HoldReason::FutureRelease, Some("2026-11-22T08:00:00Z"));
         for (place, hold, column, lines) in [

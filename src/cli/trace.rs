@@ -90,7 +90,7 @@ fn queued(directory: &Path, id: MessageId) -> Result<(MessageId, Sender), Failur
         address: client.address,
         port: client.port,
         account: envelope.account,
-        credential: None,
+        credential: envelope.credential,
     };
     Ok((id, sender))
 }

@@ -76,6 +76,14 @@ pub const KEYS: &[&str] = &[
     "limits.failed_logins_per_connection",
     "limits.account.messages_per_hour",
     "limits.account.recipients_per_day",
+    "tripwires.mode",
+    "tripwires.exempt",
+    "tripwires.messages_per_10_minutes",
+    "tripwires.new_recipients_per_hour",
+    "tripwires.networks_per_hour",
+    "tripwires.refused_recipients_per_hour",
+    "alert.command",
+    "alert.timeout",
     "message.reveal_client",
     "message.trace_token",
     "log.format",
@@ -86,7 +94,7 @@ pub const KEYS: &[&str] = &[
 const REPEATED: &[&str] = &["listen", "certificate", "client_ca", "token_issuer"];
 
 /// Names that are kept for what comes, so that nobody takes them for a slip of the pen.
-const RESERVED: &[&str] = &["onward", "status", "tripwires"];
+const RESERVED: &[&str] = &["onward", "status"];
 
 /// What a name stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

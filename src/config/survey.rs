@@ -16,6 +16,7 @@ use super::quantity::Size;
 use super::{Config, Loaded, load};
 use crate::account::Accounts;
 use crate::clock::Now;
+use crate::containment::{CONTAINED_FILE, Containment};
 use crate::diagnostic::Finding;
 use crate::queue::SpoolSettings;
 use crate::sandbox::Prepared;
@@ -26,6 +27,8 @@ use crate::tls::Tls;
 const WEAK_FINDINGS_MAX: usize = 20;
 /// Expired credentials that are told one by one.
 const EXPIRED_FINDINGS_MAX: usize = 20;
+/// Contained logins that are told one by one.
+const CONTAINED_FINDINGS_MAX: usize = 20;
 /// Accounts that one finding names.
 const SHOWN_NAMES_MAX: usize = 5;
 
@@ -96,7 +99,11 @@ pub fn survey(path: &Path, now: Now) -> Survey {
         }
         Err(found) => findings.extend(found),
     }
-    findings.extend(queue_finding(&config.queue, survey.identity.as_ref()));
+    let of_queue = queue_finding(&config.queue, survey.identity.as_ref());
+    if !of_queue.as_ref().is_some_and(Finding::is_error) {
+        findings.extend(contained_findings(&config));
+    }
+    findings.extend(of_queue);
     survey.config = Some(config);
     survey
 }
@@ -217,6 +224,32 @@ fn expired_findings(config: &Config, accounts: &Accounts, now: Now) -> Vec<Findi
         ))
     });
     findings.take(EXPIRED_FINDINGS_MAX).collect()
+}
+
+/// Who is contained, so that nobody is forgotten there.
+fn contained_findings(config: &Config) -> Vec<Finding> {
+    let path = config.queue.directory.join(CONTAINED_FILE);
+    let contained = match Containment::open(&path) {
+        Ok(containment) => containment.list(),
+        Err(finding) => return vec![finding],
+    };
+    let findings = contained.into_iter().map(|(login, cause)| {
+        let account = &login.account;
+        let (who, option) = match &login.credential {
+            None => (format!("account `{account}`"), String::new()),
+            Some(credential) => (
+                format!("credential `{credential}` of account `{account}`"),
+                format!(" --credential {credential}"),
+            ),
+        };
+        let (since, by, reason) = (cause.since(), cause.by.as_str(), &cause.reason);
+        Finding::warning(format!(
+            "{who} is contained since {since:.0}, by {by}: {reason}"
+        ))
+        .in_file(&path)
+        .hint(format!("gatepost uncontain {account}{option}"))
+    });
+    findings.take(CONTAINED_FINDINGS_MAX).collect()
 }
 
 /// What would keep the queue from working for this user, or for who we are. Its directory is made at the start, but not

@@ -20,6 +20,7 @@ use crate::queue::Spool;
 use crate::sandbox::identity::{Identity, current};
 use crate::sandbox::{Prepared, Sandbox};
 use crate::server::Bound;
+use crate::server::alert::Alerts;
 use crate::tls::Tls;
 
 /// What the second half, with the runtime and its threads, goes on with.
@@ -31,6 +32,8 @@ pub(super) struct Confined {
     pub(super) log: LogControl,
     pub(super) bound: Vec<Bound>,
     pub(super) sandbox: Sandbox,
+    /// Its helper is outside of the sandbox.
+    pub(super) alerts: Alerts,
     /// Who the process is.
     pub(super) user: String,
     /// Processors that are ours to use: the sandbox keeps us from asking later.
@@ -70,6 +73,14 @@ pub(super) fn confine(path: &Path) -> Result<Confined, Vec<Finding>> {
         identity.assume().map_err(failed)?;
     }
     let user = current();
+    let alerts = Alerts::start(&config.alert).map_err(|error| {
+        let finding = Finding::error(format!("cannot start the helper for alerts: {error}"));
+        vec![
+            finding
+                .in_file(&config.path)
+                .hint("leave out alert.command, or let it be started"),
+        ]
+    })?;
     let sandbox = prepared.enter().map_err(|finding| vec![finding])?;
     let files = needs.read.iter();
     warnings.extend(files.filter_map(|file| unreadable(file, &user)));
@@ -81,6 +92,7 @@ pub(super) fn confine(path: &Path) -> Result<Confined, Vec<Finding>> {
         log,
         bound,
         sandbox,
+        alerts,
         user,
         processors,
         warnings,

@@ -29,8 +29,8 @@ const HEADER_BYTES_MAX: u64 = 256 * 1024;
 /// The queue directory, for looking after it.
 #[derive(Clone, Debug)]
 pub struct QueueDirectory {
-    disk: Arc<dyn Disk>,
-    layout: Layout,
+    pub(super) disk: Arc<dyn Disk>,
+    pub(super) layout: Layout,
 }
 
 /// One message in the queue.
@@ -161,6 +161,11 @@ impl QueueDirectory {
         Ok(start)
     }
 
+    /// Keeps every daemon from the directory, for as long as the guard lives; an error if one has it.
+    pub fn lock_out_daemon(&self) -> Result<LockGuard, QueueError> {
+        lock_directory(&*self.disk, &self.layout)
+    }
+
     /// Keeps everybody else from moving messages.
     pub(super) fn lock(&self) -> Result<LockGuard, QueueError> {
         lock_moves(&*self.disk, &self.layout)
@@ -208,7 +213,7 @@ impl QueueDirectory {
         fault("read", &self.layout.file(place, id, Part::Envelope))(source)
     }
 
-    fn has(&self, place: Place, id: &MessageId, part: Part) -> Result<bool, QueueError> {
+    pub(super) fn has(&self, place: Place, id: &MessageId, part: Part) -> Result<bool, QueueError> {
         let path = self.layout.file(place, id, part);
         let length = self.disk.length(&path).map_err(fault("look at", &path))?;
         Ok(length.is_some())
@@ -310,17 +315,14 @@ impl QueueDirectory {
         Ok(())
     }
 
-    /// Sees to it that a held message is not released by time, durably.
+    /// Sees to it that a held message is released by nobody but the operator, durably.
     fn cancel_time(&self, id: &MessageId) -> Result<(), QueueError> {
         let path = self.layout.file(Place::Hold, id, Part::Envelope);
         let text = read_envelope_text(&*self.disk, &path).map_err(fault("read", &path))?;
-        let hold = Hold {
-            reason: HoldReason::Operator,
-            until: None,
-        };
+        let operators = Hold::new(HoldReason::Operator, None);
         match parse_envelope(&text, id) {
-            Ok(envelope) if envelope.hold.is_some_and(|hold| hold.until.is_some()) => {
-                self.replace_envelope(id, &text, hold)
+            Ok(envelope) if envelope.hold.is_some_and(|hold| hold != operators) => {
+                self.replace_envelope(id, &text, operators)
             }
             // Nobody releases by its time what cannot be read.
             Ok(_) | Err(_) => Ok(()),
@@ -328,7 +330,12 @@ impl QueueDirectory {
     }
 
     /// Gives a held message an envelope that says so instead; all other fields stay, those of later versions included.
-    fn replace_envelope(&self, id: &MessageId, text: &[u8], hold: Hold) -> Result<(), QueueError> {
+    pub(super) fn replace_envelope(
+        &self,
+        id: &MessageId,
+        text: &[u8],
+        hold: Hold,
+    ) -> Result<(), QueueError> {
         let impossible = |error: serde_json::Error| {
             QueueError::Interrupted(format!("cannot write an envelope: {error}"))
         };
@@ -388,6 +395,18 @@ impl QueueDirectory {
         self.disk
             .sync_directory(directory)
             .map_err(fault("sync", directory))
+    }
+}
+
+/// Has the directory for this process alone, as far as accepting messages goes.
+pub(super) fn lock_directory(disk: &dyn Disk, layout: &Layout) -> Result<LockGuard, QueueError> {
+    let (path, note) = (&layout.lock, std::process::id().to_string());
+    match disk.lock(path, &note).map_err(fault("lock", path))? {
+        LockAttempt::Taken(guard) => Ok(guard),
+        LockAttempt::Held(note) => Err(QueueError::Locked {
+            directory: layout.root.clone(),
+            process: note.parse().ok(),
+        }),
     }
 }
 

@@ -261,7 +261,7 @@ impl PartialMessage {
             .map_err(fault("sync", &directory))?;
 
         self.files.release();
-        if let Some(until) = envelope.hold.and_then(|hold| hold.until) {
+        if let Some(until) = envelope.hold.and_then(|hold| hold.releases_at()) {
             self.shared.timers.set(until, id.clone());
         }
         Ok(Receipt::new(id, self.length))

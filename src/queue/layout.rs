@@ -207,7 +207,7 @@ pub(super) fn destination(envelope: &[u8]) -> (Place, Option<Timestamp>) {
     let hold = serde_json::from_slice::<Part>(envelope).map_or(None, |part| part.hold);
     (
         Place::at_first(hold.as_ref()),
-        hold.and_then(|hold| hold.until),
+        hold.and_then(|hold| hold.releases_at()),
     )
 }
 
@@ -228,7 +228,7 @@ mod tests {
             cipher: String::new(),
         };
         let time: Timestamp = "2026-11-22T08:00:00Z".parse().unwrap();
-        let hold = |reason, until| Some(Hold { reason, until });
+        let hold = |reason, until| Some(Hold::new(reason, until));
         for (hold, expected) in [
             (None, (Place::Ready, None)),
             (

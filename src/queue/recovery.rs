@@ -232,7 +232,7 @@ impl Recovery<'_> {
             }
         };
         if place == Place::Hold
-            && let Some(until) = envelope.hold.and_then(|hold| hold.until)
+            && let Some(until) = envelope.hold.and_then(|hold| hold.releases_at())
         {
             self.timers.set(until, id.clone());
         }

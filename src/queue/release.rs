@@ -163,7 +163,7 @@ impl Round<'_> {
             let entry = self.directory.read(Place::Hold, id);
             let envelope = entry.and_then(|entry| entry.envelope.ok());
             if let Some(envelope) = envelope
-                && let Some(until) = envelope.hold.and_then(|hold| hold.until)
+                && let Some(until) = envelope.hold.and_then(|hold| hold.releases_at())
             {
                 self.timers.set(until, envelope.id);
             }
@@ -223,7 +223,7 @@ impl Round<'_> {
         else {
             return Ok(None);
         };
-        let Some(until) = hold.until else {
+        let Some(until) = hold.releases_at() else {
             return Ok(None);
         };
         if until > self.now {
@@ -260,7 +260,7 @@ impl Round<'_> {
 
 impl QueueDirectory {
     /// The first half of a release, without its syncs. In the middle of a move it may have been done.
-    fn move_message_to_ready(&self, id: &MessageId) -> Result<(), QueueError> {
+    pub(super) fn move_message_to_ready(&self, id: &MessageId) -> Result<(), QueueError> {
         // An envelope alone does not go to ready, nor does one on top of another.
         self.locate_message(Place::Hold, id)?;
         self.keep_free(Place::Ready, id, Part::Envelope)?;
@@ -268,7 +268,7 @@ impl QueueDirectory {
     }
 
     /// The second half.
-    fn move_envelope_to_ready(&self, id: &MessageId) -> Result<(), QueueError> {
+    pub(super) fn move_envelope_to_ready(&self, id: &MessageId) -> Result<(), QueueError> {
         self.rename(id, Part::Envelope, Place::Hold, Place::Ready)
     }
 }
@@ -344,10 +344,7 @@ mod tests {
             cipher: String::new(),
         };
         let hold = |number: i64| {
-            (number < 3).then_some(Hold {
-                reason: HoldReason::FutureRelease,
-                until: Some(at(number * 10)),
-            })
+            (number < 3).then(|| Hold::new(HoldReason::FutureRelease, Some(at(number * 10))))
         };
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_time()

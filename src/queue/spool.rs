@@ -17,8 +17,8 @@ use crate::clock::{Now, Timestamp};
 use crate::envelope::{Envelope, MessageId, Receipt};
 use crate::message::Fingerprint;
 
-use super::directory::QueueDirectory;
-use super::disk::{Disk, LockAttempt, LockGuard, RealDisk};
+use super::directory::lock_directory;
+use super::disk::{Disk, LockGuard, RealDisk};
 use super::draft::Draft;
 use super::journal::Sizes;
 use super::layout::{Layout, Part, Place, parse_file_name, read_envelope};
@@ -42,7 +42,7 @@ const REMEMBERED_AT_START_MAX: usize = 10_000;
 /// One process at a time has a directory open: the lock goes with the last clone and the last draft.
 #[derive(Clone, Debug)]
 pub struct Spool {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 /// What all clones and drafts have in common.
@@ -221,8 +221,7 @@ impl Spool {
     /// What was released is in `ready/`, durably unless [`Spool::take_events`] tells of trouble with `release`.
     pub fn release_due(&self, now: Timestamp) -> Vec<Released> {
         let shared = &self.shared;
-        let directory = QueueDirectory::of(Arc::clone(&shared.disk), shared.layout.clone());
-        let (released, result) = release(&directory, &shared.timers, now);
+        let (released, result) = release(&self.directory(), &shared.timers, now);
         shared.pipeline.note_release(result);
         released
     }
@@ -333,18 +332,7 @@ fn prepare(disk: &dyn Disk, layout: &Layout) -> Result<LockGuard, QueueError> {
 
     make_root(disk, root)?;
 
-    let lock = match disk
-        .lock(&layout.lock, &std::process::id().to_string())
-        .map_err(fault("lock", &layout.lock))?
-    {
-        LockAttempt::Taken(guard) => guard,
-        LockAttempt::Held(note) => {
-            return Err(QueueError::Locked {
-                directory: root.clone(),
-                process: note.parse().ok(),
-            });
-        }
-    };
+    let lock = lock_directory(disk, layout)?;
     let device = |path: &Path| disk.device(path).map_err(fault("look at", path));
     let device_of_root = device(root)?;
     for directory in [

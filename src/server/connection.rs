@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustls::ServerConnection;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::watch;
 use tokio::time::{timeout, timeout_at};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
@@ -28,6 +29,7 @@ use crate::clock::Now;
 use crate::decision::{Account, Question, Refusal, Verdict};
 use crate::event::{Event, Scope, ServerEvent};
 use crate::message::Fingerprint;
+use crate::policy::tripwire::Deed;
 use crate::queue::Draft;
 use crate::sasl::external::Certificate;
 use crate::session::{Link, PolicyAsk, Session, Step, TlsFacts};
@@ -68,10 +70,14 @@ pub(super) struct Connection {
     draft: Option<Draft>,
     /// The message that was queued last, if its client may not know so.
     undelivered: Option<Fingerprint>,
+    /// Tells when somebody is contained.
+    contained: watch::Receiver<()>,
 }
 
 /// What waiting for the client ended with.
 enum Heard {
+    /// Somebody is contained.
+    Contained,
     Nothing,
     Octets,
     Stop,
@@ -115,6 +121,7 @@ impl Connection {
             Err(_) => CancellationToken::new(),
         };
         Self {
+            contained: services.contained.subscribe(),
             transport,
             scope,
             listen,
@@ -340,7 +347,15 @@ impl Connection {
                 }
                 Step::Commit(ask) => {
                     let fingerprint = ask.fingerprint();
+                    let is_stopped = self.services.watch(
+                        ask.account(),
+                        Deed::Message {
+                            recipients: &ask.forward_paths(),
+                        },
+                        Now::read(),
+                    );
                     let receipt = match self.draft.take() {
+                        _ if is_stopped => Err(contained()),
                         Some(mut draft) => {
                             if let Some(fingerprint) = fingerprint {
                                 draft.identify(fingerprint);
@@ -351,6 +366,13 @@ impl Connection {
                         }
                         None => Err(no_draft()),
                     };
+                    if let Ok(receipt) = &receipt
+                        && !receipt.repeated
+                    {
+                        let recipients = ask.recipients();
+                        Box::pin(self.services.queued(ask.account(), &receipt.id, recipients))
+                            .await;
+                    }
                     self.undelivered = fingerprint.filter(|_| receipt.is_ok());
                     if receipt.as_ref().map_or(true, |receipt| receipt.repeated) {
                         self.services.generation.load().policy.refund(
@@ -384,6 +406,21 @@ impl Connection {
                     {
                         return Ok(TURNED_OUT);
                     }
+                    let deed = match &event {
+                        Event::AuthAccepted { .. } => Some(Deed::Login {
+                            client: self.scope.client.ip(),
+                        }),
+                        Event::RcptRefused { reply, .. }
+                            if matches!(reply.code(), 501 | 550 | 553) =>
+                        {
+                            Some(Deed::RefusedRecipient)
+                        }
+                        _ => None,
+                    };
+                    if let (Some(deed), Some(login)) = (deed, session.login()) {
+                        // Whoever is contained by it hears so at the next wait.
+                        self.services.watch(login, deed, Now::read());
+                    }
                 }
                 Step::Send(reply) => {
                     reply.write_to(&mut self.unsent);
@@ -405,6 +442,7 @@ impl Connection {
                         biased;
                         () = services.out_of_time.cancelled() => Heard::StopNow,
                         () = services.stopping.cancelled(), if !told_to_stop => Heard::Stop,
+                        Ok(()) = self.contained.changed() => Heard::Contained,
                         heard = timeout_at(until.into(), self.transport.read_into(session)) => match heard {
                             Ok(Ok(0)) => return Ok(session.ending()),
                             Ok(Ok(_)) => Heard::Octets,
@@ -417,6 +455,15 @@ impl Connection {
                             // It goes on, so it has read what was written before.
                             if let Some(fingerprint) = self.undelivered.take() {
                                 self.services.spool.delivered(&fingerprint);
+                            }
+                        }
+                        Heard::Contained => {
+                            let containment = &services.containment;
+                            if session
+                                .login()
+                                .is_some_and(|login| containment.holds_login(login))
+                            {
+                                session.withdraw("the account is contained");
                             }
                         }
                         Heard::Nothing => session.tick(Now::read()),
@@ -581,6 +628,11 @@ impl Connection {
     }
 }
 
+/// Whoever sends it is contained.
+fn contained() -> Refusal {
+    Refusal::new(Reply::account_withdrawn(), "the account is contained")
+}
+
 /// A draft was asked for and is not there: a mistake in this file, answered like any fault of ours.
 fn no_draft() -> Refusal {
     Refusal::new(Reply::internal_error(), "internal error: no draft")
@@ -601,6 +653,9 @@ async fn decide(services: &Services, ask: &PolicyAsk<'_>) -> Verdict {
         };
         return Verdict::Refuse(Refusal::new(Reply::account_withdrawn(), reason));
     };
+    if services.containment.holds_login(&account) {
+        return Verdict::Refuse(contained());
+    }
     let verdict = generation
         .policy
         .decide(&account, ask.question(), Now::read());

@@ -10,25 +10,32 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use ipnet::IpNet;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::account::CredentialStore;
 use crate::audit::Audit;
+use crate::containment::Containment;
 use crate::guard::Guard;
 use crate::policy::Policy;
+use crate::policy::history::History;
+use crate::policy::tripwire::{TripwireSettings, Tripwires};
 use crate::queue::Spool;
 use crate::session::Profile;
 use crate::tls::Tls;
 
+pub mod alert;
 mod connection;
+pub mod containment;
 mod control;
 mod doors;
 mod listener;
 mod login;
 pub mod proxy;
 mod shut;
+
+use alert::Alerts;
 
 pub use control::{Asked, ControlSocket};
 pub use listener::{BindError, Bound, Listener};
@@ -106,6 +113,8 @@ pub struct Generation {
     pub accounts: Arc<dyn CredentialStore>,
     /// What they may do.
     pub policy: Arc<Policy>,
+    /// What is watched of them.
+    pub tripwires: TripwireSettings,
 }
 
 /// What all connections share.
@@ -118,6 +127,16 @@ pub struct Services {
     pub audit: Audit,
     /// Who may try to log in.
     pub guard: Arc<Guard>,
+    /// Who is contained.
+    pub containment: Arc<Containment>,
+    /// What was accepted lately.
+    pub history: Arc<History>,
+    /// What the accounts did, as far as that is watched.
+    pub tripwires: Arc<Tripwires>,
+    /// What tells the operator when one of them was contained.
+    alerts: Arc<Alerts>,
+    /// Told when somebody is contained, so that each connection looks whether that concerns it.
+    contained: watch::Sender<()>,
     doors: doors::Doors,
     /// Connections that are held although they are shut out.
     shut_out: Arc<Semaphore>,
@@ -130,12 +149,24 @@ pub struct Services {
 
 impl Services {
     /// A server that does not listen yet.
-    pub fn new(generation: Generation, spool: Spool, audit: Audit, guard: Arc<Guard>) -> Arc<Self> {
+    pub fn new(
+        generation: Generation,
+        spool: Spool,
+        audit: Audit,
+        guard: Arc<Guard>,
+        containment: Arc<Containment>,
+        (history, tripwires, alerts): (History, Tripwires, Alerts),
+    ) -> Arc<Self> {
         Arc::new(Self {
             doors: doors::Doors::default(),
             guard,
             shut_out: Arc::new(Semaphore::new(shut::HELD_MAX)),
             delayed: Semaphore::new(DELAYED_MAX),
+            containment,
+            history: Arc::new(history),
+            tripwires: Arc::new(tripwires),
+            alerts: Arc::new(alerts),
+            contained: watch::Sender::new(()),
             generation: ArcSwap::from_pointee(generation),
             spool,
             audit,
@@ -143,6 +174,11 @@ impl Services {
             stopping: CancellationToken::new(),
             out_of_time: CancellationToken::new(),
         })
+    }
+
+    /// Does something beside everything else; a stop waits for it.
+    pub fn spawn(&self, work: impl Future<Output = ()> + Send + 'static) {
+        self.tasks.spawn(work);
     }
 
     /// How many connections there are.

@@ -400,6 +400,11 @@ impl BeginAsk<'_> {
         let parameters = &transaction.parameters;
         Envelope {
             account: transaction.ready.account.name.clone(),
+            credential: transaction
+                .ready
+                .account
+                .credential_name()
+                .map(str::to_owned),
             reverse_path: transaction.reverse_path.to_string(),
             recipients: transaction.envelope_recipients(),
             body: parameters.body,
@@ -409,10 +414,10 @@ impl BeginAsk<'_> {
             auth: transaction.first_submitter(),
             release_at: transaction.terms.release_at,
             release_request: parameters.hold.map(|hold| hold.request()),
-            hold: transaction.terms.release_at.map(|until| Hold {
-                reason: HoldReason::FutureRelease,
-                until: Some(until),
-            }),
+            hold: transaction
+                .terms
+                .release_at
+                .map(|until| Hold::new(HoldReason::FutureRelease, Some(until))),
             deliver_by: transaction.terms.deliver_by,
             priority: transaction.terms.priority,
             require_tls: parameters.require_tls,
@@ -532,6 +537,14 @@ impl CommitAsk<'_> {
     /// How many recipients it has.
     pub fn recipients(&self) -> u64 {
         self.transfer().transaction.recipients.len() as u64
+    }
+
+    /// Who they are.
+    pub fn forward_paths(&self) -> Vec<String> {
+        let recipients = self.transfer().transaction.recipients.iter();
+        recipients
+            .map(|addressee| addressee.forward_path.to_string())
+            .collect()
     }
 
     /// By what the message is known if it comes again.

@@ -34,10 +34,7 @@ fn later() -> Timestamp {
 
 pub(crate) fn held_until(id: &MessageId, until: Timestamp) -> Envelope {
     Envelope {
-        hold: Some(Hold {
-            reason: HoldReason::FutureRelease,
-            until: Some(until),
-        }),
+        hold: Some(Hold::new(HoldReason::FutureRelease, Some(until))),
         ..envelope(id)
     }
 }
@@ -368,10 +365,7 @@ fn what_the_operator_holds_is_not_released_by_time() {
     directory.hold(&id(2)).unwrap();
     for number in [1, 2] {
         let envelope = directory.find(&id(number)).unwrap().envelope.unwrap();
-        let hold = Hold {
-            reason: HoldReason::Operator,
-            until: None,
-        };
+        let hold = Hold::new(HoldReason::Operator, None);
         assert_eq!(envelope.hold, Some(hold));
     }
     assert_eq!(release_all(&spool, later()), []);

@@ -14,12 +14,15 @@ use gatepost::decision::{
     Account, Authentication, Caller, Claim, Credential, Grant, Limit, Origin, RecipientPattern,
     RefusedLogin, SenderPattern, TokenFault, Unavailable,
 };
-use gatepost::guard::{Guard, GuessingSettings, Mode};
+use gatepost::guard::{Guard, GuessingSettings, Mode as GuessingMode};
+use gatepost::policy::history::History;
+use gatepost::policy::tripwire::{Mode, TripwireSettings, Tripwires};
 use gatepost::policy::{Limiter, Policy, PolicySettings};
 use gatepost::queue::{Spool, SpoolSettings};
 use gatepost::sasl::external::Certificate;
 use gatepost::sasl::scram::{Keys, Offer, Verifier};
 use gatepost::secret::Secret;
+use gatepost::server::alert::Alerts;
 use gatepost::server::{
     Bound, Generation, Listen, Listener, Proxies, ServerLimits, Services, TlsStart,
 };
@@ -364,14 +367,31 @@ impl Server {
             tls: Arc::new(tls),
             accounts: Arc::new(FixedAccounts::new()),
             policy: Arc::new(policy(directory.path())),
+            tripwires: TripwireSettings {
+                mode: Mode::Off,
+                exempt: Vec::new(),
+                messages_per_10_minutes: Limit::Unlimited,
+                new_recipients_per_hour: Limit::Unlimited,
+                networks_per_hour: Limit::Unlimited,
+                refused_recipients_per_hour: Limit::Unlimited,
+                messages_per_hour: Limit::Unlimited,
+                recipients_per_day: Limit::Unlimited,
+            },
         };
         // The dialogues fail more logins than anybody may.
         let guessing = GuessingSettings {
-            mode: Mode::Off,
+            mode: GuessingMode::Off,
             ..GuessingSettings::default()
         };
         let guard = Arc::new(Guard::in_memory(guessing, Now::read()));
-        let services = Services::new(generation, spool, Audit::default(), guard);
+        let services = Services::new(
+            generation,
+            spool,
+            Audit::default(),
+            guard,
+            Arc::default(),
+            (History::default(), Tripwires::default(), Alerts::default()),
+        );
         let listen = |tls| {
             let bound = Bound::new(Listen {
                 address: "127.0.0.1:0".parse().unwrap(),

@@ -27,7 +27,7 @@ const FLOORS: [(u8, &[&str]); 6] = [
             "smtp",
         ],
     ),
-    (1, &["kept", "session"]),
+    (1, &["containment", "kept", "session"]),
     (
         2,
         &[

@@ -318,6 +318,7 @@ mod tests {
             file: directory.path().join("accounts.toml"),
             memory_kib_max: 1 << 15,
             memory: crate::account::state::LoginState::in_memory(),
+            containment: crate::containment::Containment::default(),
             offers_external: true,
             named_by_certificates: false,
             reader: None,

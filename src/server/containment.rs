@@ -1,0 +1,349 @@
+//! Containing somebody: no login, no session, nothing of theirs in `ready/`; and undoing it.
+//!
+//! The order is what counts. First it is true in memory, so that no login and no message passes any more; then live
+//! sessions are told; then it is made durable; then the queue is put away. A message whose commit was under way
+//! meanwhile is put away by the connection that committed it. A crash in the middle leaves somebody who is contained and
+//! has messages in `ready/`: the next start puts them away.
+
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+
+use super::Services;
+use crate::clock::{Now, rfc3339_milliseconds};
+use crate::containment::{By, Cause, Containment, Login};
+use crate::control::{ContainReport, ContainedLogin, HeldMail, UncontainReport};
+use crate::decision::Account;
+use crate::envelope::{Envelope, MessageId};
+use crate::policy::history::{History, Message};
+use crate::policy::tripwire::{Deed, Mode, Trip};
+use crate::queue::{Afterwards, Freed, QueueDirectory};
+
+/// Messages are named in the log up to so many.
+const LOGGED_IDS_MAX: usize = 100;
+
+/// What it takes to contain somebody, with or without a running server.
+#[derive(Clone, Debug)]
+pub struct Parts {
+    /// Who is contained.
+    pub containment: Arc<Containment>,
+    /// What was accepted lately.
+    pub history: Arc<History>,
+    /// Where messages are.
+    pub queue: QueueDirectory,
+}
+
+/// Why it was not done, or not wholly; for the operator.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Trouble(String);
+
+impl Parts {
+    /// Contains somebody who is not logged in any more: durably, and with what is in the queue. Blocks on the disk.
+    pub fn contain(&self, login: &Login, cause: Cause, now: Now) -> Result<ContainReport, Trouble> {
+        let already = !self.containment.add(login, cause);
+        self.make_durable(login, already, now)
+    }
+
+    fn make_durable(
+        &self,
+        login: &Login,
+        already: bool,
+        now: Now,
+    ) -> Result<ContainReport, Trouble> {
+        let shown = shown(login);
+        self.containment.save().map_err(|error| {
+            Trouble(format!(
+                "{shown} is contained for now, but that cannot be written, and a restart would forget it: {error}"
+            ))
+        })?;
+        let mut contained = self.containment.list().into_iter();
+        let cause = contained.find(|(one, _)| one == login);
+        let Some((_, cause)) = cause else {
+            return Err(Trouble(format!(
+                "somebody has ended the containment of {shown}"
+            )));
+        };
+        let held = self.queue.contain(|envelope| is_theirs(login, envelope));
+        let held = held.map_err(|error| {
+            Trouble(format!(
+                "{shown} is contained, but not all of its messages could be held, and some may still be sent: \
+                 {error}; give the command again"
+            ))
+        })?;
+        let sent = self.history.sent(&login.account, now).into_iter();
+        let sent: Vec<Message> = sent
+            .filter(|message| login.covers(&login.account, message.credential.as_deref()))
+            .collect();
+        let has_left = |message: &&Message| {
+            !held.contains(&message.id) && self.queue.find(&message.id).is_err()
+        };
+        let left: Vec<&Message> = sent.iter().filter(has_left).collect();
+        Ok(ContainReport {
+            login: contained_login(login, &cause),
+            already,
+            accepted: sent.len() as u64,
+            recipients: sent.iter().map(|message| message.recipients).sum(),
+            left: left.iter().map(|message| message.id.to_string()).collect(),
+            left_recipients: left.iter().map(|message| message.recipients).sum(),
+            held: held.iter().map(MessageId::to_string).collect(),
+        })
+    }
+
+    /// Ends a containment. Blocks on the disk.
+    pub fn uncontain(
+        &self,
+        login: &Login,
+        held: HeldMail,
+        now: Now,
+    ) -> Result<(UncontainReport, Freed), Trouble> {
+        let shown = shown(login);
+        let ended = self.containment.remove(login);
+        if ended.is_empty() {
+            return Err(Trouble(format!("{shown} is not contained")));
+        }
+        self.containment.save().map_err(|error| {
+            Trouble(format!(
+                "{shown} is not contained any more, but that cannot be written, and a restart would forget it: {error}"
+            ))
+        })?;
+        let afterwards = match held {
+            HeldMail::Keep => Afterwards::Keep,
+            HeldMail::Release => Afterwards::Release,
+            HeldMail::Remove => Afterwards::Remove,
+        };
+        let is_free = |envelope: &Envelope| {
+            is_theirs(login, envelope)
+                && !self
+                    .containment
+                    .holds(&envelope.account, envelope.credential.as_deref())
+        };
+        let freed = self.queue.uncontain(is_free, afterwards, now.wall);
+        let freed = freed.map_err(|error| {
+            Trouble(format!(
+                "{shown} is not contained any more, but some of its messages are still held: {error}; \
+                 `gatepost queue list` shows them, `gatepost queue release` lets them go"
+            ))
+        })?;
+        let report = UncontainReport {
+            ended: ended
+                .iter()
+                .map(|(login, cause)| contained_login(login, cause))
+                .collect(),
+            held,
+            messages: freed.ids.iter().map(MessageId::to_string).collect(),
+        };
+        Ok((report, freed))
+    }
+}
+
+impl Services {
+    /// What it takes to contain somebody here.
+    pub fn parts(&self) -> Parts {
+        Parts {
+            containment: Arc::clone(&self.containment),
+            history: Arc::clone(&self.history),
+            queue: self.spool.directory(),
+        }
+    }
+
+    /// Contains somebody, and says so in the log. Dropping the future does not stop it.
+    pub async fn contain(&self, login: Login, cause: Cause) -> Result<ContainReport, Trouble> {
+        let already = !self.containment.add(&login, cause);
+        self.contained.send_replace(());
+        self.complete(login, already).await
+    }
+
+    /// What is left to do when it is true in memory.
+    async fn complete(&self, login: Login, already: bool) -> Result<ContainReport, Trouble> {
+        let parts = self.parts();
+        let work = move || {
+            let result = parts.make_durable(&login, already, Now::read());
+            log(&login, &result);
+            result
+        };
+        blocking(work).await
+    }
+
+    /// Ends a containment, and says so in the log.
+    pub async fn uncontain(
+        &self,
+        login: Login,
+        held: HeldMail,
+    ) -> Result<UncontainReport, Trouble> {
+        let (parts, spool) = (self.parts(), self.spool.clone());
+        let tripwires = Arc::clone(&self.tripwires);
+        let work = move || {
+            let (report, freed) = parts.uncontain(&login, held, Now::read())?;
+            tripwires.forgive(&login.account);
+            spool.expect_release(&freed);
+            for ended in &report.ended {
+                tracing::info!(
+                    event = "uncontained",
+                    account = ended.account,
+                    credential = ended.credential.as_deref(),
+                    since = ended.since,
+                    messages = report.messages.len() as u64,
+                );
+            }
+            Ok(report)
+        };
+        blocking(work).await
+    }
+
+    /// Has the trip wires look at what a login does, and contains its account if it trips; whether it did.
+    pub(super) fn watch(self: &Arc<Self>, login: &Account, deed: Deed<'_>, now: Now) -> bool {
+        let generation = self.generation.load();
+        let settings = &generation.tripwires;
+        let Some(trip) = self.tripwires.note(settings, login, deed, now) else {
+            return false;
+        };
+        let contains = settings.mode == Mode::On;
+        let by = Login::new(trip.account.clone(), None);
+        let (wire, count, allowed) = (trip.wire.name(), trip.count, trip.allowed);
+        let reason = format!("tripwires.{wire} = {allowed}, and it was {count}");
+        // One incident is told once, whoever trips meanwhile.
+        let is_first = !contains
+            || self
+                .containment
+                .add(&by, Cause::new(By::Tripwire, &*reason, now));
+        if is_first {
+            tracing::warn!(
+                event = "tripwire",
+                account = trip.account,
+                credential = login.credential_name(),
+                wire,
+                count,
+                allowed,
+                mode = settings.mode.name(),
+            );
+        }
+        if is_first && contains {
+            self.contained.send_replace(());
+            let services = Arc::clone(self);
+            let credential = login.credential_name().map(str::to_owned);
+            self.spawn(async move {
+                let result = services.complete(by, false).await;
+                let incident = incident(&trip, credential, &reason, result.ok());
+                Arc::clone(&services.alerts).tell(incident).await;
+            });
+        }
+        contains
+    }
+
+    /// A message of this login was queued. One whose commit was under way when its sender was contained is held now.
+    pub(super) async fn queued(&self, login: &Account, id: &MessageId, recipients: u64) {
+        let credential = login.credential_name();
+        self.history
+            .accepted(&login.name, credential, id, recipients);
+        if !self.containment.holds_login(login) {
+            return;
+        }
+        let (queue, id) = (self.spool.directory(), id.clone());
+        let account = login.name.clone();
+        let hold = move || {
+            if let Err(error) = queue.contain_one(&id) {
+                let (id, error) = (id.as_str(), error.to_string());
+                tracing::error!(event = "containment.trouble", account, id, error);
+            }
+        };
+        // A panic has been reported by the runtime.
+        let _ = tokio::task::spawn_blocking(hold).await;
+    }
+}
+
+/// Puts away what is in the queue of those who are contained, in case that a crash was faster. Blocks on the disk.
+pub fn put_away(containment: &Containment, queue: &QueueDirectory) {
+    if containment.list().is_empty() {
+        return;
+    }
+    let is_contained =
+        |envelope: &Envelope| containment.holds(&envelope.account, envelope.credential.as_deref());
+    if let Err(error) = queue.contain(is_contained) {
+        tracing::error!(event = "containment.trouble", error = error.to_string());
+    }
+}
+
+/// What an alert says.
+fn incident(
+    trip: &Trip,
+    credential: Option<String>,
+    reason: &str,
+    report: Option<ContainReport>,
+) -> Value {
+    let mut incident = json!({
+        "event": "contained",
+        "by": By::Tripwire.as_str(),
+        "account": trip.account,
+        "credential": credential,
+        "wire": trip.wire.name(),
+        "count": trip.count,
+        "allowed": trip.allowed,
+        "reason": reason,
+    });
+    // Without a report the log has what went wrong.
+    if let Some(report) = report {
+        incident["since"] = report.login.since.into();
+        incident["accepted"] = report.accepted.into();
+        incident["held"] = report.held.len().into();
+        incident["left"] = report.left.len().into();
+        incident["left_recipients"] = report.left_recipients.into();
+    }
+    incident
+}
+
+fn log(login: &Login, result: &Result<ContainReport, Trouble>) {
+    let (account, credential) = (login.account.as_str(), login.credential.as_deref());
+    match result {
+        Ok(report) => {
+            let some = report.left.iter().take(LOGGED_IDS_MAX);
+            let left_ids = some.map(String::as_str).collect::<Vec<_>>().join(",");
+            tracing::warn!(
+                event = "contained",
+                account,
+                credential,
+                by = report.login.by,
+                reason = report.login.reason,
+                accepted = report.accepted,
+                held = report.held.len() as u64,
+                left = report.left.len() as u64,
+                left_recipients = report.left_recipients,
+                left_ids,
+            );
+        }
+        Err(error) => {
+            let error = error.to_string();
+            tracing::error!(event = "containment.trouble", account, credential, error);
+        }
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Trouble> + Send + 'static,
+) -> Result<T, Trouble> {
+    let ended = tokio::task::spawn_blocking(work).await;
+    ended.unwrap_or_else(|error| Err(Trouble(format!("the work was cut off: {error}"))))
+}
+
+fn is_theirs(login: &Login, envelope: &Envelope) -> bool {
+    login.covers(&envelope.account, envelope.credential.as_deref())
+}
+
+/// For the operator.
+fn shown(login: &Login) -> String {
+    match &login.credential {
+        None => format!("account {}", login.account),
+        Some(credential) => format!("credential {credential} of account {}", login.account),
+    }
+}
+
+/// How the operator sees somebody who is contained.
+pub fn contained_login(login: &Login, cause: &Cause) -> ContainedLogin {
+    ContainedLogin {
+        account: login.account.clone(),
+        credential: login.credential.clone(),
+        since: rfc3339_milliseconds(cause.since()),
+        by: cause.by.as_str().to_owned(),
+        reason: cause.reason.clone(),
+    }
+}
