@@ -91,6 +91,11 @@ impl Daemon {
         daemon
     }
 
+    /// Its number.
+    pub(crate) fn process(&self) -> u32 {
+        self.process.id()
+    }
+
     pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }

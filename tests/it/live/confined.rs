@@ -41,8 +41,8 @@ fn has_landlock(daemon: &Daemon) -> bool {
 }
 
 /// A field of /proc/PID/task/TID/status, of every thread.
-fn of_every_thread(daemon: &Daemon, name: &str) -> Vec<String> {
-    let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.process())).unwrap();
+fn of_every_thread(process: u32, name: &str) -> Vec<String> {
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
     let field = |task: std::io::Result<std::fs::DirEntry>| {
         // A thread may end meanwhile.
         let status = std::fs::read_to_string(task.unwrap().path().join("status")).ok()?;
@@ -92,9 +92,9 @@ fn every_thread_is_inside() {
     if state.starts_with("off: ") {
         return left_out("threads inside: this kernel has neither Landlock nor seccomp");
     }
-    all_are(&of_every_thread(&daemon, "NoNewPrivs:"), "1");
+    all_are(&of_every_thread(daemon.process(), "NoNewPrivs:"), "1");
     match state.ends_with(", seccomp") {
-        true => all_are(&of_every_thread(&daemon, "Seccomp:"), "2"),
+        true => all_are(&of_every_thread(daemon.process(), "Seccomp:"), "2"),
         false => left_out("threads with a filter: this kernel has no seccomp"),
     }
 }
@@ -114,7 +114,18 @@ fn it_can_be_off() {
         .find(|line| line.starts_with("Seccomp:"))
         .unwrap();
     let ours = ours.split_whitespace().last().unwrap();
-    all_are(&of_every_thread(&daemon, "Seccomp:"), ours);
+    all_are(&of_every_thread(daemon.process(), "Seccomp:"), ours);
+}
+
+/// Whoever tries gatepost out has one thread more, which shows what arrives.
+#[test]
+fn every_thread_is_inside_when_it_is_tried_out() {
+    let tried = crate::daemon::Daemon::try_out();
+    let ready = tried.log.wait(0, &["event=ready"]);
+    match ready.contains(", seccomp\"") {
+        true => all_are(&of_every_thread(tried.process(), "Seccomp:"), "2"),
+        false => left_out("threads with a filter: this kernel has no seccomp"),
+    }
 }
 
 /// The intruder's next best: names that the daemon opens itself, changed into links to what it must not open. The
@@ -298,14 +309,14 @@ fn root_is_given_up() {
     exchange(&daemon, "as nobody");
     let four = |number: u32| vec![number.to_string(); 4].join(" ");
     all_are(
-        &of_every_thread(&daemon, "Uid:"),
+        &of_every_thread(daemon.process(), "Uid:"),
         &four(nobody.uid.as_raw()),
     );
     all_are(
-        &of_every_thread(&daemon, "Gid:"),
+        &of_every_thread(daemon.process(), "Gid:"),
         &four(nobody.gid.as_raw()),
     );
-    let groups = of_every_thread(&daemon, "Groups:");
+    let groups = of_every_thread(daemon.process(), "Groups:");
     assert!(
         groups
             .iter()
@@ -313,7 +324,7 @@ fn root_is_given_up() {
         "{groups:?}"
     );
     for set in ["CapEff:", "CapPrm:", "CapInh:", "CapAmb:"] {
-        all_are(&of_every_thread(&daemon, set), "0000000000000000");
+        all_are(&of_every_thread(daemon.process(), set), "0000000000000000");
     }
 
     // The queue is this user's, down to the last file.
@@ -442,8 +453,8 @@ fn users_that_cannot_be() {
          (user, named at DIR/gatepost.toml:2)\nhint: name a group as well"
     );
     if !geteuid().is_root() {
-        let text = refused(AS_NOBODY);
-        assert!(text.contains("only root can become user nobody"), "{text}");
+        let text = refused("user = \"root\"\n");
+        assert!(text.contains("only root can become user root"), "{text}");
         return left_out("a queue of somebody else: it takes root");
     }
     // The queue was root's until now.
