@@ -145,7 +145,7 @@ pub enum HeaderError {
     /// The Sender field names more than one mailbox (RFC 5322 section 3.6.2).
     #[error("more than one mailbox in the Sender field")]
     ManySenders,
-    /// More than [`FIELDS_MAX`] fields.
+    /// More than 2000 fields.
     #[error("more than {FIELDS_MAX} header fields")]
     Fields,
     /// More Received fields than allowed.
