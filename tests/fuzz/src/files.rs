@@ -12,6 +12,7 @@ use gatepost::account::state::LoginState;
 use gatepost::cli::import_line;
 use gatepost::control::{Answer, Request};
 use gatepost::envelope::{Client, Envelope, MessageId};
+use gatepost::guard::{Guard, GuessingSettings};
 use gatepost::message::token::{Sender, TraceKey};
 use gatepost::policy::limit::Limiter;
 use gatepost::queue::disk::RealDisk;
@@ -37,7 +38,7 @@ fn file_with(content: &[u8]) -> NamedTempFile {
 /// again.
 pub fn check_kept(data: &[u8]) {
     let mut script = Script(data);
-    let kind = script.below(3);
+    let kind = script.below(4);
     let file = file_with(script.0);
     let finding = match kind {
         0 => {
@@ -52,6 +53,12 @@ pub fn check_kept(data: &[u8]) {
         1 => {
             let (logins, finding) = LoginState::look_into(file.path());
             let _ = logins.last_used("alice@example.org", "");
+            finding
+        }
+        2 => {
+            let settings = GuessingSettings::default();
+            let (guard, finding) = Guard::look_into(file.path(), settings, *BEGINNING);
+            let _ = guard.admit("203.0.113.7".parse().expect("an address"), *BEGINNING);
             finding
         }
         _ => {
