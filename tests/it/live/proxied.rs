@@ -7,7 +7,7 @@ use gatepost::server::TlsStart;
 use serde_json::Value;
 
 use super::harness::{
-    ALICE, Client, DOORS, Daemon, PASSWORD, Settings, World, account, another_loopback,
+    ALICE, Client, DOORS, Daemon, PASSWORD, Settings, World, account, another_loopback, eventually,
     listeners_of,
 };
 
@@ -88,14 +88,18 @@ fn the_client_is_who_the_proxy_says() {
             let local = client.local();
             client.expect("QUIT", "221 ");
             drop(client);
-            daemon.all_closed();
-            let events: Vec<Value> = daemon
-                .log
-                .since(known)
-                .iter()
-                .map(|line| serde_json::from_str(line).unwrap())
-                .filter(|event: &Value| !event["session"].is_null())
-                .collect();
+            // The log is read by a thread of its own: until its last line is there, others may be missing.
+            let events = eventually(|| {
+                let lines = daemon.log.since(known);
+                let events: Vec<Value> = lines
+                    .iter()
+                    .map(|line| serde_json::from_str(line).unwrap())
+                    .filter(|event: &Value| !event["session"].is_null())
+                    .collect();
+                let is_over = events.iter().any(|event| event["event"] == "closed");
+                is_over.then_some(events)
+            });
+            let events = events.expect("the connection is closed");
             for event in &events {
                 assert!(is_from(address, port)(event), "{event}");
             }
