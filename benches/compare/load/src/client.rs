@@ -73,23 +73,7 @@ impl Client {
         endpoint: &Endpoint,
         source: Option<IpAddr>,
     ) -> Result<Self, Failure> {
-        let connect = async {
-            let socket = TcpSocket::new_v4()?;
-            if let Some(source) = source {
-                socket.bind(SocketAddr::new(source, 0))?;
-            }
-            socket.connect(endpoint.address).await
-        };
-        let tcp = within("connect", connect).await?;
-        tcp.set_nodelay(true)
-            .map_err(|error| Failure::new("connect", error.kind()))?;
-        let tcp = match endpoint.starttls {
-            true => starttls(tcp).await?,
-            false => tcp,
-        };
-        let connector = TlsConnector::from(endpoint.config.clone());
-        let tls = within("tls", connector.connect(endpoint.server_name.clone(), tcp)).await?;
-        let mut dialogue = Dialogue::new(tls);
+        let mut dialogue = Dialogue::new(secure(endpoint, source).await?);
         if !endpoint.starttls {
             dialogue.expect("greeting", 220).await?;
         }
@@ -99,6 +83,17 @@ impl Client {
             user: endpoint.user.clone(),
             pipelining: extensions.to_ascii_uppercase().contains("PIPELINING"),
         })
+    }
+
+    /// TCP and TLS, and nothing else.
+    pub(crate) async fn shake_hands(endpoint: &Endpoint, source: IpAddr) -> Result<(), Failure> {
+        secure(endpoint, Some(source)).await?;
+        Ok(())
+    }
+
+    /// Sends this, and reads nothing.
+    pub(crate) async fn say(&mut self, commands: &[u8]) -> Result<(), Failure> {
+        self.dialogue.send("say", commands).await
     }
 
     /// AUTH PLAIN as the endpoint's user.
@@ -149,6 +144,44 @@ impl Client {
 }
 
 const EHLO: &[u8] = b"EHLO load.example.test\r\n";
+
+/// TCP alone.
+pub(crate) async fn connect(
+    endpoint: &Endpoint,
+    source: Option<IpAddr>,
+) -> Result<TcpStream, Failure> {
+    let connect = async {
+        let socket = TcpSocket::new_v4()?;
+        if let Some(source) = source {
+            socket.bind(SocketAddr::new(source, 0))?;
+        }
+        let tcp = socket.connect(endpoint.address).await?;
+        tcp.set_nodelay(true)?;
+        Ok(tcp)
+    };
+    within("connect", connect).await
+}
+
+/// TCP, broken off by a reset.
+pub(crate) async fn reset(endpoint: &Endpoint, source: IpAddr) -> Result<(), Failure> {
+    let tcp = connect(endpoint, Some(source)).await?;
+    tcp.set_zero_linger()
+        .map_err(|error| Failure::new("reset", error.kind()))
+}
+
+/// TCP and TLS.
+async fn secure(
+    endpoint: &Endpoint,
+    source: Option<IpAddr>,
+) -> Result<TlsStream<TcpStream>, Failure> {
+    let tcp = connect(endpoint, source).await?;
+    let tcp = match endpoint.starttls {
+        true => starttls(tcp).await?,
+        false => tcp,
+    };
+    let connector = TlsConnector::from(endpoint.config.clone());
+    within("tls", connector.connect(endpoint.server_name.clone(), tcp)).await
+}
 
 /// The plain part of a connection that goes on with TLS.
 async fn starttls(tcp: TcpStream) -> Result<TcpStream, Failure> {

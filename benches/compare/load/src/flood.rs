@@ -1,7 +1,6 @@
-//! What an honest client notices while others guess passwords as fast as they are let.
+//! What an honest client notices while others attack as fast as they are let.
 //!
-//! Guessers come from addresses in 127.1.0.0/16, another one for each connection, and try a few passwords on each. The
-//! honest client begins a submission at appointed times, late or not, on a new connection each, and what counts is the
+//! Attackers come from addresses in 127.1.0.0/16, another one for each connection. The honest client begins a submission at appointed times, late or not, on a new connection each, and what counts is the
 //! time from the appointment to the 250: a slow answer makes nobody else late.
 
 use std::collections::BTreeMap;
@@ -10,29 +9,52 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use clap::ValueEnum;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 
-use crate::client::{Client, Endpoint, Failure};
+use crate::client::{self, Client, Endpoint, Failure};
 use crate::message::Message;
 use crate::server::Server;
 use crate::throughput::{quantiles, rounded};
 
-/// How long the guessers are alone at first.
+/// How long the attackers are alone at first.
 const BUILD_UP: Duration = Duration::from_secs(1);
 /// How often memory is read.
 const SAMPLE_EVERY: Duration = Duration::from_millis(100);
 /// How long submissions may take after the last was begun.
 const END_TIMEOUT: Duration = Duration::from_secs(30);
-/// A guesser whose connection fails does not come again at once.
+/// An attacker whose connection fails does not come again at once.
 const FAILURE_PAUSE: Duration = Duration::from_millis(5);
+
+/// Commands in one write of [`Kind::Commands`].
+const COMMANDS_AT_ONCE: usize = 1000;
+
+/// What the attackers do, on one connection after the other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Kind {
+    /// Passwords are tried under TLS
+    Guess,
+    /// TLS handshakes are finished, and nothing follows
+    Handshake,
+    /// Connections are broken off as soon as they are there
+    Reset,
+    /// Nothing is said until the server closes
+    Silence,
+    /// Commands are sent without end, and no answer is read
+    Commands,
+}
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Args {
-    /// Guessers at once
+    /// What the attackers do
+    #[arg(long, value_enum, default_value = "guess")]
+    kind: Kind,
+    /// Attackers at once
     #[arg(long)]
-    guessers: u64,
+    attackers: u64,
     /// Addresses that they come from
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..))]
     sources: u16,
@@ -58,14 +80,15 @@ pub(crate) async fn measure(
     let before_kib = server.memory_kib();
     let attack = Arc::new(Attack {
         endpoint: endpoint.clone(),
+        kind: args.kind,
         sources: args.sources,
         tries: args.tries,
         connections: AtomicU64::new(0),
         is_over: AtomicBool::new(false),
     });
-    let mut guessers = JoinSet::new();
-    for _ in 0..args.guessers {
-        guessers.spawn(attack.clone().guess());
+    let mut attackers = JoinSet::new();
+    for _ in 0..args.attackers {
+        attackers.spawn(attack.clone().go_on());
     }
     let over = Arc::new(AtomicBool::new(false));
     let sampler = std::thread::spawn({
@@ -114,19 +137,21 @@ pub(crate) async fn measure(
 
     attack.is_over.store(true, Ordering::Relaxed);
     let mut answers = BTreeMap::<String, u64>::new();
-    while let Some(heard) = guessers.join_next().await {
+    let patience = Instant::now() + END_TIMEOUT;
+    while let Ok(Some(heard)) = timeout_at(patience, attackers.join_next()).await {
         for (answer, count) in heard? {
             *answers.entry(answer).or_default() += count;
         }
     }
     Ok(json!({
         "accepted": times_us.len(),
+        "accepted_of_100": rounded(times_us.len() as f64 * 100.0 / f64::from(count.max(1))),
         "errors": errors,
         "submission_ms": quantiles(times_us),
-        "guesses": answers,
+        "attacks": answers,
         "before_kib": before_kib,
         "peak_kib": peak_kib,
-        "growth_kib": peak_kib.saturating_sub(before_kib),
+        "growth_mib": rounded(peak_kib.saturating_sub(before_kib) as f64 / 1024.0),
         "server_cores": rounded(server_cores),
     }))
 }
@@ -143,10 +168,11 @@ fn address(network: u8, number: u16) -> IpAddr {
     Ipv4Addr::new(127, network, high, low).into()
 }
 
-/// What all guessers share.
+/// What all attackers share.
 #[derive(Debug)]
 struct Attack {
     endpoint: Arc<Endpoint>,
+    kind: Kind,
     sources: u16,
     tries: u64,
     connections: AtomicU64,
@@ -154,29 +180,44 @@ struct Attack {
 }
 
 impl Attack {
-    /// Guesses to the end; the answers, by `stage:code`.
-    async fn guess(self: Arc<Self>) -> BTreeMap<String, u64> {
+    /// Attacks to the end; how its connections ended and what they heard, by `stage:what`.
+    async fn go_on(self: Arc<Self>) -> BTreeMap<String, u64> {
         let mut answers = BTreeMap::<String, u64>::new();
-        while !self.is_over.load(Ordering::Relaxed) {
+        while !self.is_over() {
             let number = self.connections.fetch_add(1, Ordering::Relaxed);
-            if let Err(failure) = self.connection(number, &mut answers).await {
-                *answers.entry(failure.0).or_default() += 1;
-                sleep(FAILURE_PAUSE).await;
-            }
+            let source = address(1, (number % u64::from(self.sources)) as u16);
+            let ended = match self.kind {
+                Kind::Guess => self.guess(source, number, &mut answers).await,
+                Kind::Handshake => Client::shake_hands(&self.endpoint, source).await,
+                Kind::Reset => client::reset(&self.endpoint, source).await,
+                Kind::Silence => self.say_nothing(source).await,
+                Kind::Commands => self.command(source).await,
+            };
+            let end = match ended {
+                Ok(()) => "done".to_owned(),
+                Err(failure) => {
+                    sleep(FAILURE_PAUSE).await;
+                    failure.0
+                }
+            };
+            *answers.entry(end).or_default() += 1;
         }
         answers
     }
 
-    /// One connection, until it has had its tries or is closed.
-    async fn connection(
+    fn is_over(&self) -> bool {
+        self.is_over.load(Ordering::Relaxed)
+    }
+
+    async fn guess(
         &self,
+        source: IpAddr,
         number: u64,
         answers: &mut BTreeMap<String, u64>,
     ) -> Result<(), Failure> {
-        let source = address(1, (number % u64::from(self.sources)) as u16);
         let mut client = Client::connect(&self.endpoint, Some(source)).await?;
         for guess in 0..self.tries {
-            if self.is_over.load(Ordering::Relaxed) {
+            if self.is_over() {
                 break;
             }
             match client.login(&format!("guess {number} {guess}")).await {
@@ -186,6 +227,27 @@ impl Attack {
                 }
                 Err(failure) => return Err(failure),
             }
+        }
+        Ok(())
+    }
+
+    async fn say_nothing(&self, source: IpAddr) -> Result<(), Failure> {
+        let mut connection = client::connect(&self.endpoint, Some(source)).await?;
+        let mut heard = [0; 512];
+        while !self.is_over() {
+            match timeout(SAMPLE_EVERY, connection.read(&mut heard)).await {
+                Ok(Ok(1..)) | Err(_) => {}
+                Ok(Ok(0) | Err(_)) => break,
+            }
+        }
+        Ok(())
+    }
+
+    async fn command(&self, source: IpAddr) -> Result<(), Failure> {
+        let mut client = Client::connect(&self.endpoint, Some(source)).await?;
+        let commands = "NOOP\r\n".repeat(COMMANDS_AT_ONCE);
+        while !self.is_over() {
+            client.say(commands.as_bytes()).await?;
         }
         Ok(())
     }

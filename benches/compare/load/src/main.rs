@@ -51,7 +51,7 @@ enum What {
     Idle(idle::Args),
     /// Time and memory for one large message
     Growth(growth::Args),
-    /// What an honest client notices of those who guess passwords
+    /// What an honest client notices of those who attack
     Flood(flood::Args),
 }
 
