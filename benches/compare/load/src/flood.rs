@@ -64,7 +64,8 @@ pub(crate) struct Args {
     /// Milliseconds between honest submissions
     #[arg(long, default_value_t = 100)]
     interval_ms: u64,
-    /// The honest client comes from another address each time, where nobody has seen it yet
+    /// The honest client comes from another address each time, where nobody has seen it yet; else it submits once before
+    /// the attack begins
     #[arg(long)]
     never_seen: bool,
     /// Seconds of honest submissions
@@ -77,7 +78,11 @@ pub(crate) async fn measure(
     endpoint: &Arc<Endpoint>,
     server: &Server,
 ) -> Result<Value, Box<dyn std::error::Error>> {
+    let message = Arc::new(Message::new(&endpoint.user, 4096));
     let before_kib = server.memory_kib();
+    if !args.never_seen {
+        submit(endpoint, None, &message.wire(0, u64::MAX)).await?;
+    }
     let attack = Arc::new(Attack {
         endpoint: endpoint.clone(),
         kind: args.kind,
@@ -105,7 +110,6 @@ pub(crate) async fn measure(
     sleep(BUILD_UP).await;
 
     let (begin, cpu) = (Instant::now(), server.cpu()?);
-    let message = Arc::new(Message::new(&endpoint.user, 4096));
     let interval = Duration::from_millis(args.interval_ms.max(1));
     let count = (args.seconds / interval.as_secs_f64()) as u32;
     let mut submissions = JoinSet::new();
