@@ -137,7 +137,9 @@ def describe(data):
         lines += [footnote(data).replace("*", "\\*", 1) + ".", ""]
     lines.append(f"{data['date']}, gatepost at {data['commit']}. {machine['cores']} cores ({machine['processor']}), shared with the load generator;")
     lines.append(f"{machine['memory_gib']} GiB, {machine['kernel']}, {machine['file_system']}; one sync of 4 KiB takes {machine['disk_sync_ms']} ms.")
-    lines.append(f"Medians of {method['repetitions']}, {method['seconds']:g} s each after {method['warm_up']:g} s of warm-up.")
+    rates = any("messages_per_s" in run for by_server in data["scenarios"].values() for each in by_server.values() for run in each)
+    warm_up = f" after {method['warm_up']:g} s of warm-up" if rates else ""
+    lines.append(f"Medians of {method['repetitions']}, {method['seconds']:g} s each{warm_up}.")
     versions = (f"{server['version']} ({server['hash']})" for server in data["servers"].values())
     lines.append(f"{'; '.join(versions)}.")
     other = [run["other_cores"] for by_server in data["scenarios"].values() for each in by_server.values() for run in each if "other_cores" in run]
