@@ -5,6 +5,7 @@
 //! JSON. Text that came from a peer is escaped in both, so that a line is always one line and one event.
 
 use std::fmt;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
@@ -18,7 +19,15 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
 
 use crate::clock::{Now, rfc3339_milliseconds};
+use crate::decision::Limit;
 use crate::event::{Event, Scope, ServerEvent};
+
+mod strangers;
+
+use strangers::{Line, Strangers};
+
+/// [`LogSettings::strangers_per_minute`] as shipped: some 1.3 GB a day at the worst.
+const STRANGERS_PER_MINUTE: NonZeroU64 = NonZeroU64::new(6000).expect("not zero");
 
 /// How log lines look.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -37,6 +46,8 @@ pub struct LogSettings {
     pub format: LogFormat,
     /// The least severe level that is written.
     pub level: Level,
+    /// Lines in a minute about those who have not logged in; more are counted.
+    pub strangers_per_minute: Limit,
 }
 
 impl Default for LogSettings {
@@ -44,6 +55,7 @@ impl Default for LogSettings {
         Self {
             format: LogFormat::Text,
             level: Level::INFO,
+            strangers_per_minute: Limit::AtMost(STRANGERS_PER_MINUTE),
         }
     }
 }
@@ -51,16 +63,18 @@ impl Default for LogSettings {
 /// Reads the stream of session events.
 pub type Observer = Box<dyn Fn(&Scope, &Event) + Send + Sync>;
 
-/// Where events are reported to.
+/// Where events are reported to. As it begins, nothing bounds the lines about strangers: see [`apply`](Self::apply).
 #[derive(Default)]
 pub struct Audit {
     observers: Vec<Observer>,
+    strangers: Strangers,
 }
 
 impl fmt::Debug for Audit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Audit")
             .field("observers", &self.observers.len())
+            .field("strangers", &self.strangers)
             .finish()
     }
 }
@@ -90,11 +104,51 @@ macro_rules! quiet_if {
 impl Audit {
     /// Reports to the log and to these.
     pub fn new(observers: Vec<Observer>) -> Self {
-        Self { observers }
+        Self {
+            observers,
+            strangers: Strangers::default(),
+        }
+    }
+
+    /// From now on the lines about strangers keep to these settings.
+    pub fn apply(&self, settings: LogSettings) {
+        self.strangers.apply(settings.strangers_per_minute);
+    }
+
+    /// Says how many lines about strangers were left out, when a minute is over, or at the end of all. Called now and
+    /// then.
+    pub fn sum_up(&self, now: Now, is_end: bool) {
+        if let Some(count) = self.strangers.end_minute(now.instant, is_end) {
+            tracing::warn!(event = "log.left_out", count);
+        }
+    }
+
+    /// Whether a line about somebody who has not logged in is written.
+    fn has_room_for_strangers(&self) -> bool {
+        let now = Now::read();
+        self.sum_up(now, false);
+        let line = self.strangers.count(now.instant);
+        if line == Line::FirstLeftOut {
+            let strangers_per_minute = self.strangers.bound();
+            tracing::warn!(event = "log.left_out", strangers_per_minute);
+        }
+        line == Line::Written
     }
 
     /// Something happened in a session.
     pub fn session(&self, scope: &Scope, event: &Event) {
+        if matches!(event, Event::AuthAccepted { .. }) {
+            self.strangers.give_back();
+        }
+        if scope.logged_in || !event.is_cheap() || self.has_room_for_strangers() {
+            self.write(scope, event);
+        }
+        for observer in &self.observers {
+            observer(scope, event);
+        }
+    }
+
+    fn write(&self, scope: &Scope, event: &Event) {
         let session = scope.session.as_str();
         let (client, port) = (
             scope.client.ip().to_canonical().to_string(),
@@ -280,13 +334,13 @@ impl Audit {
                 );
             }
         }
-        for observer in &self.observers {
-            observer(scope, event);
-        }
     }
 
     /// Something happened on a connection, outside the dialogue.
     pub fn server(&self, scope: &Scope, event: &ServerEvent) {
+        if !scope.logged_in && event.is_cheap() && !self.has_room_for_strangers() {
+            return;
+        }
         let session = scope.session.as_str();
         let (client, port) = (
             scope.client.ip().to_canonical().to_string(),
@@ -650,6 +704,7 @@ mod tests {
             session: "s1".to_owned(),
             client: "[::ffff:203.0.113.7]:50123".parse().unwrap(),
             proxy: None,
+            logged_in: false,
         };
         tracing::subscriber::with_default(subscriber, || report(&Audit::default(), &scope));
         String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
@@ -685,7 +740,7 @@ mod tests {
     fn json_lines() {
         let settings = LogSettings {
             format: LogFormat::Json,
-            level: Level::INFO,
+            ..LogSettings::default()
         };
         let line = log(settings, |audit, scope| {
             audit.session(scope, &refusal("a\"b\nc"))
@@ -715,8 +770,8 @@ mod tests {
     #[test]
     fn quieter_levels_drop_lines() {
         let settings = LogSettings {
-            format: LogFormat::Text,
             level: Level::WARN,
+            ..LogSettings::default()
         };
         assert_eq!(
             log(settings, |audit, scope| audit.session(scope, &refusal("x"))),

@@ -366,6 +366,8 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             ("trace", tracing::Level::TRACE),
         ],
     );
+    let (strangers_per_minute, _) =
+        section.limit("strangers_per_minute", log_default.strangers_per_minute);
 
     Config {
         path: path.to_owned(),
@@ -435,7 +437,11 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
         },
         tripwires,
         alert,
-        log: LogSettings { format, level },
+        log: LogSettings {
+            format,
+            level,
+            strangers_per_minute,
+        },
         trace_token,
         origins,
     }

@@ -194,6 +194,7 @@ impl Daemon {
         warnings.extend(trace_warnings);
         let generation = generation(&config, &accounts, &tls, &limiter, trace_key.as_ref());
         let audit = Audit::new(hooks.observers);
+        audit.apply(config.log);
         let tripwires = config.queue.directory.join(TRIPWIRES_FILE);
         let (tripwires, tripwires_warning) = Tripwires::open(&tripwires, now);
         warnings.extend(tripwires_warning);
@@ -351,6 +352,7 @@ impl Daemon {
         self.services.spool.apply(&config.queue);
         self.services.guard.apply(config.guessing.clone());
         self.log.apply(config.log);
+        self.services.audit.apply(config.log);
         self.listeners
             .retain(|listener| config.listen.contains(&listener.listen()));
         for listener in added {
@@ -375,6 +377,7 @@ impl Daemon {
     async fn tick(&mut self) {
         self.ticks += 1;
         report_queue(&self.services.spool);
+        self.services.audit.sum_up(Now::read(), false);
         self.release_due();
         self.accounts.refresh_keys(Now::read());
         let changed = self.watch.changed().await;
@@ -577,6 +580,7 @@ impl Daemon {
         let services = Arc::clone(&self.services);
         blocking(move || services.spool.close()).await;
         report_queue(&self.services.spool);
+        self.services.audit.sum_up(Now::read(), true);
         let (limiter, accounts, services) = (self.limiter, self.accounts, self.services);
         blocking(move || {
             save(&limiter, &accounts);

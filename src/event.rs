@@ -18,6 +18,8 @@ pub struct Scope {
     /// The proxy that brought it and said so, with the port there. The same as `client` where the proxy came on its own
     /// account, or could not say for whom.
     pub proxy: Option<SocketAddr>,
+    /// Whether the client has logged in.
+    pub logged_in: bool,
 }
 
 impl Scope {
@@ -143,6 +145,24 @@ pub enum Event {
     },
 }
 
+impl Event {
+    /// Whether anybody can make it happen as often as they like. A password that was looked at is no such thing: it has
+    /// cost a hash, and whose it was is worth knowing.
+    pub fn is_cheap(&self) -> bool {
+        match self {
+            Self::CommandRefused { .. } | Self::MailRefused { .. } | Self::RcptRefused { .. } => {
+                true
+            }
+            Self::AuthRefused { account, reply, .. } => account.is_none() || reply.code() == 421,
+            Self::AuthAccepted { .. }
+            | Self::MessageAccepted { .. }
+            | Self::MessageRefused { .. }
+            | Self::MessageAbandoned { .. }
+            | Self::MessageRepeated { .. } => false,
+        }
+    }
+}
+
 /// One thing that happened outside any session's dialogue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ServerEvent {
@@ -221,6 +241,26 @@ pub enum ServerEvent {
         /// Seconds that it lived.
         seconds: u64,
     },
+}
+
+impl ServerEvent {
+    /// Whether anybody can make it happen as often as they like.
+    pub fn is_cheap(&self) -> bool {
+        match self {
+            Self::Connected { .. }
+            | Self::ProxyRefused { silent: false, .. }
+            | Self::TlsCertificate { .. }
+            | Self::TlsFailed { .. }
+            | Self::Closed { .. } => true,
+            // Where not each has a line, it is bounded already.
+            Self::ConnectionRefused { count, .. } => count.is_none(),
+            // Those that are few, and those for debugging.
+            Self::Banned { .. }
+            | Self::SharedAddress { .. }
+            | Self::ProxyRefused { silent: true, .. }
+            | Self::TlsAccepted { .. } => false,
+        }
+    }
 }
 
 /// The address that counts for limits: IPv4 whole, IPv6 by its /64, since that is what one customer gets.

@@ -88,6 +88,7 @@ pub const KEYS: &[&str] = &[
     "message.trace_token",
     "log.format",
     "log.level",
+    "log.strangers_per_minute",
 ];
 
 /// The tables that may be there several times, written `[[name]]`.
@@ -217,7 +218,11 @@ mod tests {
                 "hostname",
                 "`hostname` belongs at the top of the file, before the first table",
             ),
-            ("log", "colour_of_lines", "[log] has: format, level"),
+            (
+                "log",
+                "colour_of_lines",
+                "[log] has: format, level, strangers_per_minute",
+            ),
             ("", "onward", "it is not available in this version"),
             ("", "guesing", "did you mean [guessing]?"),
         ] {

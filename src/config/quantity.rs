@@ -91,7 +91,7 @@ impl<T: Copy + PartialOrd + fmt::Display> Bounds<T> {
         Problem::new(
             "cannot be lifted",
             format!(
-                "the most is {}; only the limits in [limits.account] can be \"unlimited\"",
+                "the most is {}; only limits of accounts and of the log can be \"unlimited\"",
                 self.most
             ),
         )

@@ -400,11 +400,13 @@ impl Connection {
                 }
                 Step::Report(event) => {
                     self.services.audit.session(&self.scope, &event);
-                    if matches!(event, Event::AuthAccepted { .. })
-                        && let Ok(place) = &self.admission
-                        && !place.keep()
-                    {
-                        return Ok(TURNED_OUT);
+                    if matches!(event, Event::AuthAccepted { .. }) {
+                        self.scope.logged_in = true;
+                        if let Ok(place) = &self.admission
+                            && !place.keep()
+                        {
+                            return Ok(TURNED_OUT);
+                        }
                     }
                     let deed = match &event {
                         Event::AuthAccepted { .. } => Some(Deed::Login {

@@ -179,6 +179,7 @@ fn admit(
         session: session_name(),
         client: peer,
         proxy: None,
+        logged_in: false,
     };
     if listen.proxy_protocol && !believes(&generation.proxies, listen, peer.ip()) {
         let refused = ServerEvent::ProxyRefused {

@@ -252,6 +252,7 @@ fn the_log_looks_as_documented() {
         session: session.to_owned(),
         client: client.parse().unwrap(),
         proxy: None,
+        logged_in: false,
     };
     let laptop = scope("7f3a9c0d51e2", "203.0.113.7:50123");
     let alice = || "alice@example.org".to_owned();

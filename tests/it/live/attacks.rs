@@ -49,7 +49,7 @@ fn world(limits: &'static str, tls: &'static str) -> World {
         tls,
         // The visits are many messages, and those of the attackers are to fail for other reasons.
         account_limits: "messages_per_hour = \"unlimited\"\nrecipients_per_day = \"unlimited\"",
-        log: "format = \"json\"\nlevel = \"debug\"",
+        log: "format = \"json\"\nlevel = \"debug\"\nstrangers_per_minute = \"unlimited\"",
         ..Settings::default()
     });
     let accounts = [account(ALICE, PASSWORD, ""), account(MALLORY, PASSWORD, "")];

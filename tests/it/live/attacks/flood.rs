@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use gatepost::server::TlsStart;
+use nix::sys::signal::Signal;
+use serde_json::Value;
 
-use super::super::harness::DOORS;
+use super::super::harness::{Client, DOORS, Settings, World};
 use super::{Target, ask, besieged, reply, until_closed, was_bounded, world};
 
 /// Bound: `limits.connections_per_address`.
@@ -130,6 +132,61 @@ fn an_octet_at_a_time() {
         Ok(())
     });
     was_bounded(&daemon, "closed", "the client's time is up");
+}
+
+/// Bound: `log.strangers_per_minute`. What is left out is counted, to the last line, and nothing of those who log in is.
+#[test]
+fn the_log_is_not_filled_by_strangers() {
+    const STRANGERS: usize = 300;
+    const BOUND: usize = 40;
+    let world = World::new(Settings {
+        limits: "connections_per_address = 1000",
+        log: "format = \"json\"\nstrangers_per_minute = 40",
+        ..Settings::default()
+    });
+    let mut daemon = world.start();
+    let target = Target::of(&world, &daemon, 0);
+    for number in 0..STRANGERS {
+        let mut stream = target.connect(DOORS[number % 2]).unwrap();
+        if number % 3 == 0 {
+            // It may be gone already.
+            let _ = stream.write_all(b"GET / HTTP/1.1\r\n\r\n");
+        }
+    }
+    let mut alice = Client::logged_in(&daemon, TlsStart::Implicit);
+    alice.message("in a flood");
+    alice.expect("NONSENSE", "500 ");
+    drop(alice);
+    daemon.signal(Signal::SIGTERM);
+    daemon.ended();
+    daemon.event("stopped", |_| true);
+    let events = daemon.events();
+
+    let named = |name: &'static str| events.iter().filter(move |event| event["event"] == name);
+    let accepted: Vec<_> = named("message.accepted").collect();
+    let [accepted] = accepted[..] else {
+        panic!("one message is accepted: {accepted:?}")
+    };
+    let alices = |event: &Value| event["session"] == accepted["session"];
+    for name in ["auth.accepted", "command.refused", "closed"] {
+        assert!(named(name).any(alices), "{name} of a login is there");
+    }
+    let strangers = |name| named(name).filter(|event| !alices(event)).count();
+    let written = strangers("connected") + strangers("closed") + strangers("tls.failed");
+    // One for the first that is left out, and one with the count; a minute may end meanwhile.
+    let minutes = named("log.left_out").filter(|event| event.get("count").is_none());
+    let minutes = minutes.count();
+    assert!(minutes > 0, "the log says that it leaves out");
+    assert!(
+        written <= BOUND * (minutes + 1),
+        "{written} lines of strangers"
+    );
+    let counts = named("log.left_out").filter_map(|event| event["count"].as_u64());
+    let left_out = counts.sum::<u64>() as usize;
+    assert!(
+        written + left_out >= 2 * STRANGERS,
+        "{written} were written and {left_out} counted"
+    );
 }
 
 /// Bound: a connection that is gone takes all it had with it.
