@@ -12,6 +12,7 @@ use clap::{Parser, Subcommand};
 use crate::diagnostic::Finding;
 
 mod account;
+mod alert;
 mod alert_helper;
 mod ban;
 mod check;
@@ -56,6 +57,7 @@ enum Command {
     Serve(serve::Args),
     Check(check::Args),
     Account(account::Args),
+    Alert(alert::Args),
     Ban(ban::Args),
     Queue(queue::Args),
     Explain(explain::Args),
@@ -91,6 +93,7 @@ pub fn run() -> ExitCode {
         Command::Serve(args) => serve::run(&cli.config, &args),
         Command::Check(args) => check::run(&cli.config, args),
         Command::Account(args) => account::run(&cli.config, args),
+        Command::Alert(args) => alert::run(&cli.config, args),
         Command::Ban(args) => ban::run(&cli.config, args),
         Command::Queue(args) => queue::run(&cli.config, args),
         Command::Explain(args) => explain::run(&cli.config, args),

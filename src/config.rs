@@ -342,7 +342,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let recipients_per_day = section.limit("recipients_per_day", RECIPIENTS_PER_DAY);
 
     let tripwires = tripwires::tripwires(document, messages_per_hour.0, recipients_per_day.0);
-    let alert = tripwires::alert(document);
+    let alert = tripwires::alert(document, path, &hostname);
 
     let section = document.section("message");
     let reveal_client = section.flag("reveal_client", profile.reveal_client);

@@ -29,6 +29,8 @@ pub enum Request {
     Contained,
     /// How it is.
     Status,
+    /// Tell the operator, as of an incident, that there is none.
+    TestAlert,
     /// End a containment.
     Uncontain {
         /// The account, in its compared form.
@@ -96,6 +98,33 @@ pub struct UncontainReport {
     pub held: HeldMail,
     /// The messages that were held for it, the oldest first.
     pub messages: Vec<String>,
+}
+
+/// What became of [`Request::TestAlert`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AlertReport {
+    /// Of `alert.command`; `None`: there is none.
+    pub command: Option<CommandAlert>,
+    /// Of the mail to `alert.to`; `None`: there is nobody.
+    pub mail: Option<MailAlert>,
+}
+
+/// What became of the alert command.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CommandAlert {
+    /// Why it did not end well.
+    pub error: Option<String>,
+}
+
+/// What became of an alert by mail.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MailAlert {
+    /// Who gets it.
+    pub to: Vec<String>,
+    /// Its name in the queue, if it got there.
+    pub id: Option<String>,
+    /// Why not.
+    pub error: Option<String>,
 }
 
 /// The daemon's answer.

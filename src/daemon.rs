@@ -333,8 +333,10 @@ impl Daemon {
         let (_, account_warnings) = self.accounts.reconfigure(&config.accounts)?;
         warnings.extend(account_warnings);
 
-        if config.alert != self.config.alert {
-            let text = "[alert] has changed; until gatepost is restarted the old command is run";
+        if (&config.alert.command, config.alert.timeout)
+            != (&self.config.alert.command, self.config.alert.timeout)
+        {
+            let text = "alert.command or alert.timeout has changed: it stays as it was until gatepost is restarted";
             warnings.push(Finding::warning(text).in_file(&config.path));
         }
 
@@ -379,6 +381,11 @@ impl Daemon {
         report_queue(&self.services.spool);
         self.services.audit.sum_up(Now::read(), false);
         self.release_due();
+        if self.services.is_untold_due() {
+            let services = Arc::clone(&self.services);
+            self.services
+                .spawn(async move { services.mail_untold(false).await });
+        }
         self.accounts.refresh_keys(Now::read());
         let changed = self.watch.changed().await;
         let of_accounts = self.config.files_of_accounts();
@@ -508,6 +515,12 @@ impl Daemon {
             Request::Status => {
                 let _ = answer.send(Answer::Done(self.status()));
             }
+            Request::TestAlert => {
+                let services = Arc::clone(&self.services);
+                self.services.spawn(async move {
+                    let _ = answer.send(done(Ok(services.test_alert().await)));
+                });
+            }
             Request::Uncontain {
                 account,
                 credential,
@@ -573,6 +586,7 @@ impl Daemon {
         drop(self.listeners);
         drop(self.control);
         self.services.stop().await;
+        self.services.mail_untold(true).await;
         if let Some(round) = self.releasing {
             // A panic has been reported by the runtime.
             let _ = round.await;
@@ -656,6 +670,7 @@ fn generation(
         accounts: Arc::clone(accounts) as _,
         policy: Arc::new(Policy::new(config.policy.clone(), Arc::clone(limiter))),
         tripwires: config.tripwires.clone(),
+        alert_mail: config.alert.mail.clone(),
     }
 }
 

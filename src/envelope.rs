@@ -4,7 +4,7 @@
 //! and absent means not given.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
@@ -93,7 +93,7 @@ pub struct Envelope {
     /// When DATA, or the first BDAT, was accepted.
     #[serde(with = "milliseconds")]
     pub received_at: Timestamp,
-    /// Which account sent it.
+    /// Which account sent it; empty for what gatepost itself has written.
     pub account: String,
     /// With which of its credentials; `None` for the account's own password.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -182,6 +182,11 @@ impl Envelope {
             fingerprint: None,
             client,
         }
+    }
+
+    /// Whether gatepost itself wrote the message. No account has an empty name.
+    pub fn is_own(&self) -> bool {
+        self.account.is_empty()
     }
 }
 
@@ -393,6 +398,20 @@ pub struct Client {
     pub tls: String,
     /// The cipher suite.
     pub cipher: String,
+}
+
+impl Client {
+    /// The client of what nobody handed in: an address that no client has, and our own name.
+    pub fn nobody(hostname: &str) -> Self {
+        Self {
+            address: Ipv4Addr::UNSPECIFIED.into(),
+            port: 0,
+            name: hostname.to_owned(),
+            mechanism: String::new(),
+            tls: String::new(),
+            cipher: String::new(),
+        }
+    }
 }
 
 /// The proof that a message is on stable storage. The queue's commit makes it, and nothing else leads to a 250.

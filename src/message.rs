@@ -13,10 +13,12 @@ use crate::smtp::address::Mailbox;
 
 mod author;
 mod fingerprint;
+mod notice;
 pub mod token;
 
 pub use author::{AuthorError, parse_author};
 pub use fingerprint::{Fingerprint, FingerprintError, Fingerprinter};
+pub use notice::Notice;
 
 /// The longest Message-ID that is repeated in the log.
 const LOGGED_MESSAGE_ID_BYTES_MAX: usize = 250;

@@ -22,6 +22,7 @@ pub(crate) fn run(args: Args) -> Result<ExitCode, Failure> {
     let settings = AlertSettings {
         command: args.command,
         timeout: Duration::from_millis(args.timeout_ms),
+        mail: None,
     };
     help(&settings)
         .map_err(|error| Finding::error(format!("the helper for alerts ends: {error}")))?;

@@ -259,7 +259,7 @@ fn table(entries: &[Entry]) -> String {
                 id,
                 rfc3339_milliseconds(envelope.received_at),
                 ByteSize(envelope.size).to_string(),
-                visible(&envelope.account),
+                account(envelope),
                 path(&envelope.reverse_path),
                 recipients(envelope),
                 place,
@@ -312,6 +312,14 @@ fn place(entry: &Entry) -> String {
     }
 }
 
+/// Who handed it in.
+fn account(envelope: &Envelope) -> String {
+    match envelope.is_own() {
+        true => "(gatepost)".to_owned(),
+        false => visible(&envelope.account),
+    }
+}
+
 /// A path in brackets; `<>` for the null reverse-path.
 fn path(text: &str) -> String {
     format!("<{}>", visible(text))
@@ -353,7 +361,7 @@ fn description(entry: &Entry, file: Option<&Path>, header: &str) -> String {
     if let Ok(envelope) = &entry.envelope {
         let client = &envelope.client;
         line("received", &rfc3339_milliseconds(envelope.received_at));
-        line("account", &visible(&envelope.account));
+        line("account", &account(envelope));
         if let Some(credential) = &envelope.credential {
             line("credential", &visible(credential));
         }
@@ -394,20 +402,22 @@ fn description(entry: &Entry, file: Option<&Path>, header: &str) -> String {
         if envelope.require_tls {
             line("requiretls", "yes");
         }
-        line(
-            "client",
-            &visible(&format!(
-                "{} port {}, called itself {}",
-                client.address, client.port, client.name
-            )),
-        );
-        line(
-            "session",
-            &visible(&format!(
-                "{}, {}, {}",
-                client.mechanism, client.tls, client.cipher
-            )),
-        );
+        if !envelope.is_own() {
+            line(
+                "client",
+                &visible(&format!(
+                    "{} port {}, called itself {}",
+                    client.address, client.port, client.name
+                )),
+            );
+            line(
+                "session",
+                &visible(&format!(
+                    "{}, {}, {}",
+                    client.mechanism, client.tls, client.cipher
+                )),
+            );
+        }
     }
     if let Some(file) = file {
         line("file", &visible(&file.display().to_string()));

@@ -85,6 +85,11 @@ fn queued(directory: &Path, id: MessageId) -> Result<(MessageId, Sender), Failur
             ))
         })?;
     let envelope = entry.envelope.map_err(Finding::error)?;
+    if envelope.is_own() {
+        return Err(
+            Finding::error("gatepost itself has written this message: nobody sent it").into(),
+        );
+    }
     let client = envelope.client;
     let sender = Sender {
         address: client.address,

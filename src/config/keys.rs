@@ -84,6 +84,8 @@ pub const KEYS: &[&str] = &[
     "tripwires.refused_recipients_per_hour",
     "alert.command",
     "alert.timeout",
+    "alert.to",
+    "alert.from",
     "message.reveal_client",
     "message.trace_token",
     "log.format",

@@ -1,8 +1,9 @@
-//! Tells the operator of an incident, by a command of the operator's.
+//! Tells the operator of an incident: by a command of the operator's, by mail through our own queue, or by both.
 //!
 //! The command is run by its arguments, never by a shell; it hears the incident as one line of JSON on its standard
 //! input, and the main parts of it in its environment. It runs beside everything else, one at a time, and for a bounded
-//! time: mail never waits for it. Text from a peer is nowhere among the facts.
+//! time: mail never waits for it. Text from a peer is nowhere among the facts. The mail, and how much of it there is at
+//! most, is in [`mail`].
 //!
 //! The daemon cannot start programs: the sandbox sees to that. So a helper is started before the sandbox is closed, the
 //! same program as another process ([`help`]). It knows the command from its own start, and takes nothing but incidents:
@@ -14,10 +15,17 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::sync::Semaphore;
 
+use self::mail::{MailSettings, Ration};
+use super::Services;
 use crate::clock::Now;
+use crate::containment::By;
+use crate::control::{AlertReport, CommandAlert, ContainReport};
+use crate::policy::tripwire::{Mode, Trip};
+
+pub mod mail;
 
 /// How often it is looked whether one has ended.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
@@ -25,10 +33,12 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// `[alert]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AlertSettings {
-    /// The program and its arguments; empty: nobody is told but the log.
+    /// The program and its arguments; empty: none is run.
     pub command: Vec<String>,
     /// How long it may take; then it is killed.
     pub timeout: Duration,
+    /// Who gets mail, and from whom; `None`: nobody.
+    pub mail: Option<MailSettings>,
 }
 
 impl Default for AlertSettings {
@@ -36,6 +46,81 @@ impl Default for AlertSettings {
         Self {
             command: Vec::new(),
             timeout: Duration::from_secs(30),
+            mail: None,
+        }
+    }
+}
+
+/// What there is to tell.
+#[derive(Clone, Debug)]
+pub(super) enum Incident {
+    /// A trip wire has contained an account.
+    Contained {
+        trip: Trip,
+        /// The credential of the login that tripped it.
+        credential: Option<String>,
+        reason: String,
+        /// What was found, or why it is not complete.
+        report: Result<Box<ContainReport>, String>,
+    },
+    /// In a dry run: it would have been.
+    Tripped {
+        trip: Trip,
+        credential: Option<String>,
+        reason: String,
+    },
+    /// Nothing: the operator wants to see that it works.
+    Test,
+}
+
+impl Incident {
+    /// Who it is about; nobody is "".
+    fn account(&self) -> &str {
+        match self {
+            Self::Contained { trip, .. } | Self::Tripped { trip, .. } => &trip.account,
+            Self::Test => "",
+        }
+    }
+
+    /// What the command hears. Fields are only ever added.
+    fn to_json(&self) -> Value {
+        let facts = |event: &str, mode: Mode, trip: &Trip, credential: &Option<String>, reason| {
+            json!({
+                "event": event,
+                "by": By::Tripwire.as_str(),
+                "mode": mode.name(),
+                "account": trip.account,
+                "credential": credential,
+                "wire": trip.wire.name(),
+                "count": trip.count,
+                "allowed": trip.allowed,
+                "reason": reason,
+            })
+        };
+        match self {
+            Self::Contained {
+                trip,
+                credential,
+                reason,
+                report,
+            } => {
+                let mut incident = facts("contained", Mode::On, trip, credential, reason);
+                // Without a report the log has what went wrong.
+                if let Ok(report) = report {
+                    incident["since"] = report.login.since.as_str().into();
+                    incident["accepted"] = report.accepted.into();
+                    incident["held"] = report.held.len().into();
+                    incident["left"] = report.left.len().into();
+                    incident["left_recipients"] = report.left_recipients.into();
+                }
+                incident
+            }
+            Self::Tripped {
+                trip,
+                credential,
+                reason,
+            } => facts("tripwire", Mode::DryRun, trip, credential, reason),
+            Self::Test => json!({"event": "test", "reason": "gatepost alert test"}),
         }
     }
 }
@@ -46,14 +131,17 @@ pub struct Alerts {
     helper: Option<Mutex<Helper>>,
     /// Incidents wait here, and not on a thread.
     turn: Semaphore,
+    /// How much mail there was lately.
+    ration: Mutex<Ration>,
 }
 
 impl Default for Alerts {
-    /// Nobody is told.
+    /// No command is run.
     fn default() -> Self {
         Self {
             helper: None,
             turn: Semaphore::new(1),
+            ration: Mutex::default(),
         }
     }
 }
@@ -68,6 +156,26 @@ struct Helper {
 #[derive(Debug, Serialize, Deserialize)]
 struct Told {
     error: Option<String>,
+}
+
+impl Services {
+    /// Tells the operator of an incident, in every way that is configured, and says in the log what became of it.
+    pub(super) async fn alert(&self, incident: Incident) {
+        let told = Arc::clone(&self.alerts).tell(incident.to_json());
+        // Neither waits for the other: a program can hang, and so can a disk.
+        tokio::join!(told, self.mail_alert(&incident));
+    }
+
+    /// The same for a test, and what became of it.
+    pub async fn test_alert(&self) -> AlertReport {
+        let incident = Incident::Test;
+        let told = Arc::clone(&self.alerts).tell(incident.to_json());
+        let (command, mail) = tokio::join!(told, self.mail_alert(&incident));
+        AlertReport {
+            command: command.map(|told| CommandAlert { error: told.err() }),
+            mail,
+        }
+    }
 }
 
 impl Alerts {
@@ -95,28 +203,28 @@ impl Alerts {
         };
         Ok(Self {
             helper: Some(Mutex::new(helper)),
-            turn: Semaphore::new(1),
+            ..Self::default()
         })
     }
 
-    /// Runs the command, if there is one, to its end, and says in the log what became of it.
-    pub(super) async fn tell(self: Arc<Self>, incident: Value) {
-        if self.helper.is_none() {
-            return;
-        }
+    /// Runs the command, if there is one, to its end, and says in the log what became of it. `None`: there is none.
+    async fn tell(self: Arc<Self>, incident: Value) -> Option<Result<(), String>> {
+        self.helper.as_ref()?;
         let alerts = Arc::clone(&self);
-        let Ok(_turn) = self.turn.acquire().await else {
-            return;
-        };
+        // Nobody closes it.
+        let _turn = self.turn.acquire().await.ok()?;
         let work = move || {
             let account = incident["account"].as_str();
-            match alerts.ask(&incident) {
+            let told = alerts.ask(&incident);
+            match &told {
                 Ok(()) => tracing::info!(event = "alert.sent", account),
                 Err(error) => tracing::error!(event = "alert.failed", account, error),
             }
+            told
         };
+        let told = tokio::task::spawn_blocking(work).await;
         // A panic has been reported by the runtime.
-        let _ = tokio::task::spawn_blocking(work).await;
+        Some(told.unwrap_or_else(|error| Err(error.to_string())))
     }
 
     /// Blocks until the helper has answered.

@@ -7,16 +7,15 @@
 
 use std::sync::Arc;
 
-use serde_json::{Value, json};
-
 use super::Services;
+use super::alert::Incident;
 use crate::clock::{Now, rfc3339_milliseconds};
 use crate::containment::{By, Cause, Containment, Login};
 use crate::control::{ContainReport, ContainedLogin, HeldMail, UncontainReport};
 use crate::decision::Account;
 use crate::envelope::{Envelope, MessageId};
 use crate::policy::history::{History, Message};
-use crate::policy::tripwire::{Deed, Mode, Trip};
+use crate::policy::tripwire::{Deed, Mode};
 use crate::queue::{Afterwards, Freed, QueueDirectory};
 
 /// Messages are named in the log up to so many.
@@ -218,14 +217,31 @@ impl Services {
                 mode = settings.mode.name(),
             );
         }
-        if is_first && contains {
+        if contains && is_first {
             self.contained.send_replace(());
+        }
+        if is_first {
             let services = Arc::clone(self);
             let credential = login.credential_name().map(str::to_owned);
             self.spawn(async move {
-                let result = services.complete(by, false).await;
-                let incident = incident(&trip, credential, &reason, result.ok());
-                Arc::clone(&services.alerts).tell(incident).await;
+                let incident = match contains {
+                    true => Incident::Contained {
+                        report: services
+                            .complete(by, false)
+                            .await
+                            .map(Box::new)
+                            .map_err(|error| error.to_string()),
+                        trip,
+                        credential,
+                        reason,
+                    },
+                    false => Incident::Tripped {
+                        trip,
+                        credential,
+                        reason,
+                    },
+                };
+                services.alert(incident).await;
             });
         }
         contains
@@ -262,34 +278,6 @@ pub fn put_away(containment: &Containment, queue: &QueueDirectory) {
     if let Err(error) = queue.contain(is_contained) {
         tracing::error!(event = "containment.trouble", error = error.to_string());
     }
-}
-
-/// What an alert says.
-fn incident(
-    trip: &Trip,
-    credential: Option<String>,
-    reason: &str,
-    report: Option<ContainReport>,
-) -> Value {
-    let mut incident = json!({
-        "event": "contained",
-        "by": By::Tripwire.as_str(),
-        "account": trip.account,
-        "credential": credential,
-        "wire": trip.wire.name(),
-        "count": trip.count,
-        "allowed": trip.allowed,
-        "reason": reason,
-    });
-    // Without a report the log has what went wrong.
-    if let Some(report) = report {
-        incident["since"] = report.login.since.into();
-        incident["accepted"] = report.accepted.into();
-        incident["held"] = report.held.len().into();
-        incident["left"] = report.left.len().into();
-        incident["left_recipients"] = report.left_recipients.into();
-    }
-    incident
 }
 
 fn log(login: &Login, result: &Result<ContainReport, Trouble>) {

@@ -36,6 +36,7 @@ pub mod proxy;
 mod shut;
 
 use alert::Alerts;
+use alert::mail::MailSettings;
 
 pub use control::{Asked, ControlSocket};
 pub use listener::{BindError, Bound, Listener};
@@ -115,6 +116,8 @@ pub struct Generation {
     pub policy: Arc<Policy>,
     /// What is watched of them.
     pub tripwires: TripwireSettings,
+    /// Who gets mail when one of them trips.
+    pub alert_mail: Option<MailSettings>,
 }
 
 /// What all connections share.
@@ -133,7 +136,7 @@ pub struct Services {
     pub history: Arc<History>,
     /// What the accounts did, as far as that is watched.
     pub tripwires: Arc<Tripwires>,
-    /// What tells the operator when one of them was contained.
+    /// What tells the operator when one of them trips.
     alerts: Arc<Alerts>,
     /// Told when somebody is contained, so that each connection looks whether that concerns it.
     contained: watch::Sender<()>,

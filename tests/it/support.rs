@@ -377,6 +377,7 @@ impl Server {
                 messages_per_hour: Limit::Unlimited,
                 recipients_per_day: Limit::Unlimited,
             },
+            alert_mail: None,
         };
         // The dialogues fail more logins than anybody may.
         let guessing = GuessingSettings {

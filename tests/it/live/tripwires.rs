@@ -6,7 +6,7 @@ use gatepost::server::TlsStart;
 use serde_json::{Value, json};
 
 use super::containment::{logged_in_as, refusal, two_accounts};
-use super::harness::{ALICE, Client, Daemon, PASSWORD, Settings, World, eventually};
+use super::harness::{ALICE, Client, Daemon, PASSWORD, Settings, World, account, eventually};
 
 const BOB: &str = "bob@example.org";
 const OVER: &str = "421 4.7.0 the account's rights have changed, log in again";
@@ -44,6 +44,22 @@ fn spam(client: &mut Client, name: &str, round: u32, recipients: u32) -> Option<
     }
     client.try_ask("DATA")?;
     client.try_ask(&format!("From: <{name}>\r\n\r\nbuy\r\n."))
+}
+
+/// What gatepost itself has put into the queue: envelope and message.
+fn own_mail(world: &World) -> Vec<(Value, String)> {
+    let mut queued = world.queued();
+    queued.retain(|(envelope, _)| envelope["account"] == "");
+    queued
+}
+
+/// The command lines of an alert, as they stand there.
+fn commands(message: &str) -> Vec<&str> {
+    let lines = message.lines();
+    lines
+        .filter_map(|line| line.strip_prefix("  "))
+        .filter(|line| line.starts_with("gatepost "))
+        .collect()
 }
 
 fn tripped(daemon: &Daemon) -> Vec<Value> {
@@ -290,4 +306,316 @@ fn who_was_written_to_is_known_after_a_restart() {
     let daemon = world.start();
     assert!(refusal(&daemon, ALICE, PASSWORD).starts_with("535 5.7.8 "));
     daemon.stop();
+}
+
+#[test]
+fn the_operator_gets_one_mail() {
+    let world = world(
+        "[tripwires]\nnew_recipients_per_hour = 5\n[alert]\nto = [\"postmaster@example.net\", \"on-call@example.net\"]\n",
+    );
+    let mut daemon = world.start();
+    let mut bob = logged_in_as(&daemon, BOB);
+    assert!(spam(&mut bob, BOB, 0, 1).unwrap().starts_with("250 "));
+    let mut thief = logged_in_as(&daemon, ALICE);
+    assert!(spam(&mut thief, ALICE, 0, 3).unwrap().starts_with("250 "));
+    assert_eq!(spam(&mut thief, ALICE, 1, 3), Some(OVER.to_owned()));
+    let event = daemon.event("alert.queued", |_| true);
+    assert_eq!(event["account"], ALICE);
+
+    // What is left of it in ready/ is bob's and the mail.
+    let accounts: Vec<Value> = world
+        .queued()
+        .iter()
+        .map(|(envelope, _)| envelope["account"].clone())
+        .collect();
+    assert_eq!(accounts, [json!(BOB), json!("")]);
+    let mail = own_mail(&world);
+    let (envelope, message) = &mail[0];
+    assert_eq!(envelope["id"], event["id"]);
+    assert_eq!(envelope["reverse_path"], "");
+    let to = json!([{"forward_path": "postmaster@example.net"}, {"forward_path": "on-call@example.net"}]);
+    assert_eq!(envelope["recipients"], to);
+    assert_eq!(envelope["size"], message.len());
+    assert_eq!(
+        (
+            &envelope["credential"],
+            &envelope["hold"],
+            &envelope["fingerprint"]
+        ),
+        (&Value::Null, &Value::Null, &Value::Null)
+    );
+    let id = envelope["id"].as_str().unwrap();
+    for line in [
+        "From: gatepost <postmaster@mail.example.org>",
+        "To: <postmaster@example.net>,",
+        &format!("Message-ID: <{id}@mail.example.org>"),
+        "Subject: [mail.example.org] account alice@example.org is contained",
+        "Auto-Submitted: auto-generated",
+        "trip wire   new_recipients_per_hour",
+        "counted     6 recipients in an hour that it never wrote to before",
+        "allowed     5",
+        "accepted in 24 hours  1 to 3 recipients",
+        "held now              1",
+        "left already          0 to 0 recipients",
+    ] {
+        assert!(
+            message.split("\r\n").any(|said| said == line),
+            "{line}: {message}"
+        );
+    }
+    let listed = String::from_utf8(world.run(&["queue", "list"], "").stdout).unwrap();
+    assert!(listed.contains("(gatepost)"), "{listed}");
+    assert_eq!(world.run(&["trace", id], "").status.code(), Some(1));
+
+    // It is nobody's: whoever is contained, it stays, also after a crash.
+    world.ask(&["contain", BOB]);
+    daemon.kill();
+    let daemon = world.start();
+    assert_eq!(own_mail(&world), mail);
+    assert_eq!(world.files("ready").len(), 2);
+
+    // What it says can be pasted.
+    let commands = commands(message);
+    let program = crate::process::program();
+    let undo = commands
+        .iter()
+        .find(|line| line.contains(" uncontain "))
+        .unwrap();
+    let paste = undo.replacen("gatepost", program.to_str().unwrap(), 1);
+    let pasted = std::process::Command::new("sh")
+        .args(["-c", &paste])
+        .output()
+        .unwrap();
+    assert!(pasted.status.success(), "{paste}: {pasted:?}");
+    assert!(refusal(&daemon, ALICE, PASSWORD).starts_with("235 "));
+    daemon.stop();
+    assert_eq!(own_mail(&world), mail, "one, and by hand none");
+}
+
+#[test]
+fn a_dry_run_is_told_as_one() {
+    let world = world("[tripwires]\nmode = \"dry-run\"\nmessages_per_10_minutes = 2\n");
+    let (program, heard) = pager(&world);
+    let text = std::fs::read_to_string(world.path("gatepost.toml")).unwrap();
+    let alert = format!(
+        "[alert]\nto = \"postmaster@example.net\"\ncommand = [\"{}\", \"x\"]\n",
+        program.display()
+    );
+    world.replace("gatepost.toml", &(text + &alert));
+    let daemon = world.start();
+    let mut client = logged_in_as(&daemon, ALICE);
+    for round in 0..6 {
+        assert!(
+            spam(&mut client, ALICE, round, 1)
+                .unwrap()
+                .starts_with("250 ")
+        );
+    }
+    daemon.event("alert.queued", |_| true);
+    daemon.event("alert.sent", |_| true);
+    daemon.stop();
+    let mail = own_mail(&world);
+    assert_eq!(mail.len(), 1);
+    let subject =
+        "Subject: [mail.example.org] dry run: account alice@example.org would be contained\r\n";
+    assert!(mail[0].1.contains(subject), "{}", mail[0].1);
+    assert_eq!(world.files("ready").len(), 2 * (6 + 1), "nothing is held");
+    let said = std::fs::read_to_string(&heard).unwrap();
+    assert!(said.starts_with(&format!("x|tripwire|{ALICE}|")), "{said}");
+    assert_eq!(said.lines().count(), 1);
+    assert!(said.contains("\"mode\":\"dry-run\""), "{said}");
+}
+
+#[test]
+fn a_wave_of_incidents_is_told_together() {
+    let name = |number: u32| format!("user{number}@example.org");
+    let world = world(
+        "[tripwires]\nmessages_per_10_minutes = 1\n[alert]\nto = \"postmaster@example.net\"\n",
+    );
+    let accounts: Vec<String> = (0..23)
+        .map(|number| account(&name(number), PASSWORD, ""))
+        .collect();
+    world.replace("accounts.toml", &accounts.concat());
+    let daemon = world.start();
+    for number in 0..23 {
+        let mut client = logged_in_as(&daemon, &name(number));
+        for round in 0..2 {
+            let _ = spam(&mut client, &name(number), round, 1);
+        }
+        let told = if number < 20 {
+            "alert.queued"
+        } else {
+            "alert.deferred"
+        };
+        daemon.event(told, |event| event["account"] == *name(number));
+    }
+    let mail = own_mail(&world);
+    assert_eq!(mail.len(), 20);
+    assert!(
+        mail[19]
+            .1
+            .contains("\r\nThis is mail number 20 in an hour."),
+        "{}",
+        mail[19].1
+    );
+    // A stop is the last chance to tell of the others.
+    daemon.stop();
+    let mail = own_mail(&world);
+    assert_eq!(mail.len(), 21);
+    let (_, last) = &mail[20];
+    assert!(
+        last.contains("\r\nSubject: [mail.example.org] 3 more incidents\r\n"),
+        "{last}"
+    );
+    for number in 20..23 {
+        assert!(
+            last.contains(&format!("\r\n  {}\r\n", name(number))),
+            "{last}"
+        );
+    }
+}
+
+#[test]
+fn a_queue_that_takes_nothing_holds_no_containment_up() {
+    let mut world = world("");
+    world.settings.queue = "minimum_free = \"1PiB\"";
+    world.write_configuration();
+    let text = std::fs::read_to_string(world.path("gatepost.toml")).unwrap();
+    let more = "[tripwires]\nnetworks_per_hour = 1\n[alert]\nto = \"postmaster@example.net\"\n";
+    world.replace("gatepost.toml", &(text + more));
+    let daemon = world.start();
+    drop(logged_in_as(&daemon, ALICE));
+    let mut other = Client::come_from("127.0.1.1", &daemon, TlsStart::Implicit);
+    other.secure(TlsStart::Implicit);
+    assert!(other.login(ALICE, PASSWORD).starts_with("235 "));
+    assert_eq!(other.reply(), OVER);
+    let event = daemon.event("alert.failed", |_| true);
+    assert_eq!(event["account"], ALICE);
+    let error = event["error"].as_str().unwrap();
+    assert!(error.contains("less than minimum_free"), "{error}");
+    assert!(refusal(&daemon, ALICE, PASSWORD).starts_with("535 5.7.8 "));
+    assert_eq!(world.ask(&["contain", "--list"])[0]["account"], ALICE);
+    assert_eq!(world.files("ready"), [""; 0]);
+    // Once there is room it is told after all, at a stop at the latest.
+    let text = std::fs::read_to_string(world.path("gatepost.toml")).unwrap();
+    world.replace("gatepost.toml", &text.replace("1PiB", "1MiB"));
+    assert_eq!(daemon.reload()["event"], "reload");
+    daemon.stop();
+    let mail = own_mail(&world);
+    assert_eq!(mail.len(), 1);
+    let (_, said) = &mail[0];
+    assert!(
+        said.contains("\r\nSubject: [mail.example.org] 1 more incident\r\n"),
+        "{said}"
+    );
+    assert!(said.contains(&format!("\r\n  {ALICE}\r\n")), "{said}");
+}
+
+#[test]
+fn alerts_can_be_tried_out() {
+    let world = world("");
+    let without = world.run(&["alert", "test"], "");
+    assert_eq!(without.status.code(), Some(1));
+    let said = String::from_utf8(without.stderr).unwrap();
+    assert!(said.contains("gatepost is not running"), "{said}");
+    let daemon = world.start();
+    let nobody = world.run(&["alert", "test"], "");
+    assert_eq!(nobody.status.code(), Some(1));
+    let said = String::from_utf8(nobody.stdout).unwrap();
+    assert_eq!(said, "command  none\nmail     to nobody\n");
+
+    // Who gets mail can change with a reload.
+    let text = std::fs::read_to_string(world.path("gatepost.toml")).unwrap();
+    let alert = "[alert]\nto = \"postmaster@example.net\"\nfrom = \"gatepost@example.net\"\n";
+    world.replace("gatepost.toml", &(text + alert));
+    assert_eq!(daemon.reload()["event"], "reload");
+    let report = world.ask(&["alert", "test"]);
+    assert_eq!(report["command"], Value::Null);
+    assert_eq!(report["mail"]["to"], json!(["postmaster@example.net"]));
+    let mail = own_mail(&world);
+    assert_eq!(mail.len(), 1);
+    assert_eq!(mail[0].0["id"], report["mail"]["id"]);
+    assert!(
+        mail[0]
+            .1
+            .contains("\r\nSubject: [mail.example.org] a test of alerts\r\n")
+    );
+    assert!(
+        mail[0]
+            .1
+            .contains("\r\nFrom: gatepost <gatepost@example.net>\r\n")
+    );
+    daemon.stop();
+}
+
+/// Python's email package reads an alert as it was meant, whatever the account is called.
+#[test]
+#[ignore = "needs python3: .ci/run installs it"]
+fn a_mail_program_reads_the_alert() {
+    const SCRIPT: &str = "import email, email.policy, json, sys\n\
+        m = email.message_from_binary_file(sys.stdin.buffer, policy=email.policy.default)\n\
+        assert not m.defects, m.defects\n\
+        print(json.dumps({'fields': m.keys(), 'subject': m['subject'], 'to': m['to'].addresses[0].addr_spec,\n\
+          'type': m.get_content_type(), 'text': m.get_content(), 'defects': [str(d) for k in m.keys() for d in m[k].defects]}))";
+    let plain = "alice@example.org".to_owned();
+    let strange = format!(
+        "jos\u{e9} =?utf-8?B?QQ==?= $(id)'{}@example.org",
+        "x".repeat(300)
+    );
+    for (name, encoding) in [(plain, "7bit"), (strange, "quoted-printable")] {
+        let world = world(
+            "[tripwires]\nmessages_per_10_minutes = 1\n[alert]\nto = \"postmaster@example.net\"\n",
+        );
+        let accounts = account(&name, PASSWORD, "send_as = [\"alice@example.org\"]");
+        world.replace("accounts.toml", &accounts);
+        let daemon = world.start();
+        let mut client = logged_in_as(&daemon, &name);
+        assert!(spam(&mut client, ALICE, 0, 1).unwrap().starts_with("250 "));
+        assert_eq!(spam(&mut client, ALICE, 1, 1), Some(OVER.to_owned()));
+        daemon.event("alert.queued", |_| true);
+        daemon.stop();
+        let mail = own_mail(&world);
+        let message = &mail[0].1;
+        assert!(
+            message.contains(&format!("Encoding: {encoding}\r\n")),
+            "{message}"
+        );
+
+        let mut python = std::process::Command::new("python3")
+            .args(["-c", SCRIPT])
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut input = python.stdin.take().unwrap();
+        std::io::Write::write_all(&mut input, message.as_bytes()).unwrap();
+        drop(input);
+        let output = python.wait_with_output().unwrap();
+        assert!(output.status.success(), "{message}");
+        let read: Value = serde_json::from_slice(&output.stdout).unwrap();
+        assert_eq!(read["defects"], json!([]));
+        let fields = "Date From To Message-ID Subject Auto-Submitted MIME-Version Content-Type Content-Transfer-Encoding";
+        assert_eq!(read["fields"], json!(fields.split(' ').collect::<Vec<_>>()));
+        assert_eq!(
+            (&read["to"], &read["type"]),
+            (&json!("postmaster@example.net"), &json!("text/plain"))
+        );
+        let subject = format!("[mail.example.org] account {name} is contained");
+        let subject: String = subject.chars().take(150).collect();
+        assert_eq!(read["subject"], subject);
+        let text = read["text"].as_str().unwrap();
+        assert!(text.contains(&format!("\naccount     {name}\n")), "{text}");
+        let commands = commands(text);
+        let undo = commands
+            .iter()
+            .find(|line| line.contains(" uncontain "))
+            .unwrap();
+        let program = crate::process::program();
+        let paste = undo.replacen("gatepost", program.to_str().unwrap(), 1);
+        let pasted = std::process::Command::new("sh")
+            .args(["-c", &paste])
+            .output()
+            .unwrap();
+        assert!(pasted.status.success(), "{paste}: {pasted:?}");
+    }
 }
