@@ -22,7 +22,7 @@ pub const CONTAINED_FILE: &str = "contained.json";
 const STATE_VERSION: u32 = 1;
 
 /// Who can be contained.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct Login {
     /// The account, in its compared form.
     pub account: String,

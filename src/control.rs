@@ -77,6 +77,9 @@ pub struct ContainReport {
     pub login: ContainedLogin,
     /// Whether it was contained before already.
     pub already: bool,
+    /// Its sessions that were ended.
+    #[serde(default)]
+    pub sessions: u64,
     /// Messages that it handed in lately, as far as they are remembered.
     pub accepted: u64,
     /// Their recipients.

@@ -103,6 +103,7 @@ fn contain(
     let ContainReport {
         login,
         already,
+        sessions,
         accepted,
         recipients,
         held,
@@ -114,6 +115,7 @@ fn contain(
         false => "contained".to_owned(),
     };
     print(format_args!("{}: {since}", shown(&login)));
+    print(format_args!("sessions ended        {sessions}"));
     let at_least = match accepted as usize {
         MESSAGES_MAX => "the last ",
         _ => "",

@@ -108,6 +108,7 @@ impl Incident {
                 // Without a report the log has what went wrong.
                 if let Ok(report) = report {
                     incident["since"] = report.login.since.as_str().into();
+                    incident["sessions"] = report.sessions.into();
                     incident["accepted"] = report.accepted.into();
                     incident["held"] = report.held.len().into();
                     incident["left"] = report.left.len().into();

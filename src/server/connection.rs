@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::doors::{NoRoom, Place};
 use super::proxy::{self, HEADER_BYTES_MAX, HeaderError, Progress, Source};
+use super::sessions::LoggedIn;
 use super::shut::shut_out;
 use super::{Generation, Listen, Services, TlsStart, login};
 use crate::clock::Now;
@@ -72,6 +73,8 @@ pub(super) struct Connection {
     undelivered: Option<Fingerprint>,
     /// Tells when somebody is contained.
     contained: watch::Receiver<()>,
+    /// That its client is logged in.
+    logged_in: Option<LoggedIn>,
 }
 
 /// What waiting for the client ended with.
@@ -132,6 +135,7 @@ impl Connection {
             unsent: Vec::new(),
             draft: None,
             undelivered: None,
+            logged_in: None,
         }
     }
 
@@ -187,6 +191,7 @@ impl Connection {
         };
         // What was begun and not committed goes with its draft.
         self.draft = None;
+        self.logged_in = None;
         session.disconnected();
         while let Step::Report(event) = session.next_step() {
             self.services.audit.session(&self.scope, &event);
@@ -408,6 +413,9 @@ impl Connection {
                             return Ok(TURNED_OUT);
                         }
                     }
+                    if let (Event::AuthAccepted { .. }, Some(login)) = (&event, session.login()) {
+                        self.logged_in = Some(self.services.sessions.enter(login));
+                    }
                     let deed = match &event {
                         Event::AuthAccepted { .. } => Some(Deed::Login {
                             client: self.scope.client.ip(),
@@ -465,6 +473,7 @@ impl Connection {
                                 .login()
                                 .is_some_and(|login| containment.holds_login(login))
                             {
+                                self.logged_in = None;
                                 session.withdraw("the account is contained");
                             }
                         }

@@ -81,6 +81,7 @@ impl Parts {
         Ok(ContainReport {
             login: contained_login(login, &cause),
             already,
+            sessions: 0,
             accepted: sent.len() as u64,
             recipients: sent.iter().map(|message| message.recipients).sum(),
             left: left.iter().map(|message| message.id.to_string()).collect(),
@@ -149,15 +150,29 @@ impl Services {
     /// Contains somebody, and says so in the log. Dropping the future does not stop it.
     pub async fn contain(&self, login: Login, cause: Cause) -> Result<ContainReport, Trouble> {
         let already = !self.containment.add(&login, cause);
+        let sessions = self.end_sessions(&login);
+        self.complete(login, already, sessions).await
+    }
+
+    /// Tells the sessions of somebody who is contained now that they are over; how many there are. Who is in the middle of
+    /// a login is not counted, and hears of it all the same.
+    fn end_sessions(&self, login: &Login) -> u64 {
+        let sessions = self.sessions.count(login);
         self.contained.send_replace(());
-        self.complete(login, already).await
+        sessions
     }
 
     /// What is left to do when it is true in memory.
-    async fn complete(&self, login: Login, already: bool) -> Result<ContainReport, Trouble> {
+    async fn complete(
+        &self,
+        login: Login,
+        already: bool,
+        sessions: u64,
+    ) -> Result<ContainReport, Trouble> {
         let parts = self.parts();
         let work = move || {
             let result = parts.make_durable(&login, already, Now::read());
+            let result = result.map(|report| ContainReport { sessions, ..report });
             log(&login, &result);
             result
         };
@@ -217,17 +232,15 @@ impl Services {
                 mode = settings.mode.name(),
             );
         }
-        if contains && is_first {
-            self.contained.send_replace(());
-        }
         if is_first {
+            let sessions = if contains { self.end_sessions(&by) } else { 0 };
             let services = Arc::clone(self);
             let credential = login.credential_name().map(str::to_owned);
             self.spawn(async move {
                 let incident = match contains {
                     true => Incident::Contained {
                         report: services
-                            .complete(by, false)
+                            .complete(by, false, sessions)
                             .await
                             .map(Box::new)
                             .map_err(|error| error.to_string()),
@@ -292,6 +305,7 @@ fn log(login: &Login, result: &Result<ContainReport, Trouble>) {
                 credential,
                 by = report.login.by,
                 reason = report.login.reason,
+                sessions = report.sessions,
                 accepted = report.accepted,
                 held = report.held.len() as u64,
                 left = report.left.len() as u64,

@@ -33,6 +33,7 @@ mod doors;
 mod listener;
 mod login;
 pub mod proxy;
+mod sessions;
 mod shut;
 
 use alert::Alerts;
@@ -140,6 +141,8 @@ pub struct Services {
     alerts: Arc<Alerts>,
     /// Told when somebody is contained, so that each connection looks whether that concerns it.
     contained: watch::Sender<()>,
+    /// Who is logged in, and how often.
+    sessions: sessions::Sessions,
     doors: doors::Doors,
     /// Connections that are held although they are shut out.
     shut_out: Arc<Semaphore>,
@@ -170,6 +173,7 @@ impl Services {
             tripwires: Arc::new(tripwires),
             alerts: Arc::new(alerts),
             contained: watch::Sender::new(()),
+            sessions: sessions::Sessions::default(),
             generation: ArcSwap::from_pointee(generation),
             spool,
             audit,

@@ -421,10 +421,12 @@ fn done(report: &Result<Box<ContainReport>, String>) -> String {
     let mut text = format!(
         "since       {}\n\n\
          Its sessions were ended, its logins are refused, and its messages are held.\n\n\
+         sessions ended        {}\n\
          accepted in 24 hours  {} to {} recipients\n\
          held now              {}\n\
          left already          {} to {} recipients\n",
         report.login.since,
+        report.sessions,
         report.accepted,
         report.recipients,
         report.held.len(),
@@ -507,6 +509,7 @@ mod tests {
                 reason: String::new(),
             },
             already: false,
+            sessions: 4,
             accepted: 7,
             recipients: 9,
             held: vec!["x".to_owned(); 2],
@@ -592,6 +595,7 @@ since       2026-11-21T09:30:00.123Z
 
 Its sessions were ended, its logins are refused, and its messages are held.
 
+sessions ended        4
 accepted in 24 hours  7 to 9 recipients
 held now              2
 left already          1 to 3 recipients

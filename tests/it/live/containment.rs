@@ -66,6 +66,7 @@ fn a_contained_account_is_out_and_its_mail_is_held() {
     let output = world.run(&["queue", "hold", &held], "");
     assert!(output.status.success(), "{output:?}");
     take(&world, &gone);
+    daemon.all_closed();
     let until = place(&world, &later).1["until"].clone();
     let mut idle: Vec<Client> = DOORS
         .iter()
@@ -78,6 +79,11 @@ fn a_contained_account_is_out_and_its_mail_is_held() {
     let report = world.ask(&["contain", ALICE]);
     assert_eq!(report["account"], ALICE);
     assert_eq!(report["already"], false);
+    // Those that do nothing, and the one in the middle of a message.
+    let live = idle.len() as u64 + 1;
+    assert_eq!(report["sessions"], live);
+    let event = daemon.event("contained", |event| event["account"] == ALICE);
+    assert_eq!(event["sessions"], live);
     assert_eq!(
         (&report["accepted"], &report["recipients"]),
         (&json!(4), &json!(8))
@@ -181,6 +187,7 @@ fn one_credential_is_contained_alone() {
     let secret = secret.trim_end();
     let daemon = world.start();
     let own = send(&daemon, ALICE, "");
+    daemon.all_closed();
     let mut laptop = logged_in_as(&daemon, ALICE);
     let mut phone = Client::secured(&daemon, TlsStart::Implicit);
     assert!(phone.login(ALICE, secret).starts_with("235 "));
@@ -190,14 +197,19 @@ fn one_credential_is_contained_alone() {
 
     let report = world.ask(&["contain", ALICE, "--credential", "phone"]);
     assert_eq!(report["held"], json!([phones]));
-    assert_eq!(report["accepted"], 1);
+    assert_eq!(
+        (&report["accepted"], &report["sessions"]),
+        (&json!(1), &json!(1))
+    );
     assert_eq!(phone.reply(), OVER);
     assert!(refusal(&daemon, ALICE, secret).starts_with("535 5.7.8 "));
     laptop.expect("NOOP", "250 ");
     assert!(laptop.message("from the laptop").starts_with("250 "));
     assert_eq!(place(&world, &own).0, "ready");
     // All of the account, and back: with its credentials.
-    world.ask(&["contain", ALICE]);
+    let said = world.run(&["contain", ALICE], "");
+    let said = String::from_utf8(said.stdout).unwrap();
+    assert!(said.contains("\nsessions ended        1\n"), "{said}");
     assert_eq!(laptop.reply(), OVER);
     let report = world.ask(&["uncontain", ALICE, "--keep-held"]);
     assert_eq!(report["ended"].as_array().unwrap().len(), 2);
@@ -223,6 +235,7 @@ fn it_works_without_a_daemon() {
     let report = world.ask(&["contain", ALICE]);
     assert_eq!(report["held"], json!([queued]));
     assert_eq!(report["left"], json!([gone]));
+    assert_eq!(report["sessions"], 0);
     let text = world.run(&["contain", "--list"], "");
     let text = String::from_utf8(text.stdout).unwrap();
     assert!(

@@ -118,6 +118,7 @@ fn a_stolen_password_does_not_get_far() {
         (&event["by"], &event["held"], &event["left"]),
         (&json!("tripwire"), &json!(2), &json!(1))
     );
+    assert_eq!(event["sessions"], 2, "the owner's and the thief's");
     assert!(refusal(&daemon, ALICE, PASSWORD).starts_with("535 5.7.8 "));
     let places: Vec<(Value, Value)> = world
         .ask(&["queue", "list"])
@@ -143,6 +144,7 @@ fn a_stolen_password_does_not_get_far() {
         ("wire", json!("new_recipients_per_hour")),
         ("count", json!(12)),
         ("allowed", json!(10)),
+        ("sessions", json!(2)),
         ("accepted", json!(3)),
         ("held", json!(2)),
         ("left", json!(1)),
@@ -354,6 +356,7 @@ fn the_operator_gets_one_mail() {
         "trip wire   new_recipients_per_hour",
         "counted     6 recipients in an hour that it never wrote to before",
         "allowed     5",
+        "sessions ended        1",
         "accepted in 24 hours  1 to 3 recipients",
         "held now              1",
         "left already          0 to 0 recipients",
