@@ -116,6 +116,7 @@ fn account() -> Arc<Account> {
         send_as: vec![(SenderPattern::Any, origin.clone())],
         messages_per_hour: None,
         recipients_per_day: None,
+        tripwires: None,
         note: None,
         origin,
         credential: None,

@@ -553,7 +553,7 @@ impl Daemon {
             "listeners": self.listening_words(),
             "connections": self.services.connections(),
             "contained": self.services.containment.list().len(),
-            "tripwires": self.config.tripwires.mode.name(),
+            "tripwires": self.config.tripwires.mode.0.name(),
             "accounts": self.accounts.summary().accounts,
             "queue": self.config.queue.directory.display().to_string(),
             "guessing": guessing.mode.name(),

@@ -197,6 +197,8 @@ pub struct Account {
     pub messages_per_hour: Option<(Limit, Origin)>,
     /// Likewise.
     pub recipients_per_day: Option<(Limit, Origin)>,
+    /// What it says of its own trip wires; `None`: nothing.
+    pub tripwires: Option<Arc<OwnTripwires>>,
     /// The operator's own remark.
     pub note: Option<String>,
     /// Where it stands in the accounts file.
@@ -205,6 +207,46 @@ pub struct Account {
     pub credential: Option<Arc<Credential>>,
     /// The token that was used to log in; `None` for anything else.
     pub grant: Option<Grant>,
+}
+
+/// Whether an account is watched by trip wires, and what follows; the weaker first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum TripwireMode {
+    /// Nothing is counted.
+    Off,
+    /// It is only said.
+    DryRun,
+    /// Who trips is contained.
+    On,
+}
+
+impl TripwireMode {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Off, Self::DryRun, Self::On];
+
+    /// The word of the configuration.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Off => "off",
+            Self::DryRun => "dry-run",
+            Self::On => "on",
+        }
+    }
+}
+
+/// What an account says of its own trip wires, each with its place in the file; `None`: what `[tripwires]` says.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OwnTripwires {
+    /// Whether it is watched; where `[tripwires]` says something weaker, that holds.
+    pub mode: Option<(TripwireMode, Origin)>,
+    /// Messages in ten minutes.
+    pub messages_per_10_minutes: Option<(Limit, Origin)>,
+    /// Recipients in an hour that it never wrote to.
+    pub new_recipients_per_hour: Option<(Limit, Origin)>,
+    /// Networks in an hour.
+    pub networks_per_hour: Option<(Limit, Origin)>,
+    /// Recipients refused for good in an hour.
+    pub refused_recipients_per_hour: Option<(Limit, Origin)>,
 }
 
 /// What a token says of a login: who vouches for it, and how long.

@@ -386,6 +386,7 @@ mod tests {
                 .collect(),
             messages_per_hour: None,
             recipients_per_day: None,
+            tripwires: None,
             note: None,
             origin: origin(1),
             credential: None,

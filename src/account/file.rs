@@ -26,6 +26,7 @@ use notes::Notes;
 
 mod credential;
 mod notes;
+mod tripwires;
 mod values;
 
 /// Octets in an accounts file: more than a hundred thousand accounts, and nothing that a mistaken path could name.
@@ -37,7 +38,7 @@ const READ_TRIES: usize = 3;
 pub(super) const CANNOT_LOG_IN: &str = "has no password and cannot log in";
 
 /// All keys of an `[[account]]`.
-const KEYS: [&str; 10] = [
+const KEYS: [&str; 11] = [
     "allow_from",
     "credential",
     "disabled",
@@ -48,6 +49,7 @@ const KEYS: [&str; 10] = [
     "recipients_per_day",
     "scram",
     "send_as",
+    "tripwires",
 ];
 
 /// Those of them whose values are secrets, or hold some.
@@ -305,6 +307,7 @@ impl<'s> Reader<'s> {
             .map(|value| self.networks(&label, value))
             .unwrap_or_default();
         let note = self.note(&label, table);
+        let tripwires = get("tripwires").and_then(|value| self.tripwires(&label, value));
         let account = Account {
             name: name?,
             enabled: !disabled,
@@ -312,6 +315,7 @@ impl<'s> Reader<'s> {
             send_as,
             messages_per_hour,
             recipients_per_day,
+            tripwires,
             note,
             origin,
             credential: None,

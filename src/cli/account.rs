@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Subcommand;
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use zeroize::Zeroizing;
 
 use super::{Failure, print, say};
@@ -28,8 +28,9 @@ use crate::account::scram;
 use crate::account::state::{LoginState, STATE_FILE};
 use crate::clock::rfc3339_milliseconds;
 use crate::containment::{CONTAINED_FILE, Containment};
-use crate::decision::{Limit, Origin, SenderPattern};
+use crate::decision::{Limit, Origin, OwnTripwires, SenderPattern};
 use crate::diagnostic::{Finding, nearest};
+use crate::policy::tripwire::Wire;
 use crate::sandbox::identity::Identity;
 use crate::sasl::scram::Verifier;
 use crate::secret::Secret;
@@ -180,6 +181,7 @@ JSON: `list` gives an array of objects, `show` one of them. Fields, which are on
   allow_from          array of networks; empty: from everywhere
   messages_per_hour   number, \"unlimited\", or null: what [limits.account] says
   recipients_per_day  the same
+  tripwires           object of what it says itself, as in the file, or null: what [tripwires] says
   note                text or null
   credentials         array of what `credential list` gives
   file, line          where it is written";
@@ -485,6 +487,7 @@ fn to_json(record: &Record, memory: &LoginState) -> Value {
         "allow_from": texts(account.allow_from.iter().map(ToString::to_string).collect()),
         "messages_per_hour": limit_json(&account.messages_per_hour),
         "recipients_per_day": limit_json(&account.recipients_per_day),
+        "tripwires": account.tripwires.as_deref().map(tripwires_json),
         "note": account.note,
         "credentials": credential::to_json(record, memory),
         "file": account.origin.file.display().to_string(),
@@ -557,6 +560,21 @@ fn table(records: &[Record]) -> Vec<String> {
         .collect()
 }
 
+/// What an account says of its own trip wires.
+fn tripwires_json(own: &OwnTripwires) -> Value {
+    let mut said = Map::new();
+    if let Some((mode, _)) = &own.mode {
+        said.insert("mode".to_owned(), mode.name().into());
+    }
+    for wire in Wire::ALL {
+        let limit = wire.own(own).cloned();
+        if limit.is_some() {
+            said.insert(wire.name().to_owned(), limit_json(&limit));
+        }
+    }
+    said.into()
+}
+
 fn limit_json(own: &Option<(Limit, Origin)>) -> Value {
     match own {
         None => Value::Null,
@@ -590,6 +608,14 @@ fn description(record: &Record, memory: &LoginState) -> Vec<String> {
         format!("messages_per_hour   {}", limit(&account.messages_per_hour)),
         format!("recipients_per_day  {}", limit(&account.recipients_per_day)),
     ];
+    if let Value::Object(said) = account
+        .tripwires
+        .as_deref()
+        .map_or(Value::Null, tripwires_json)
+    {
+        let said = said.iter();
+        lines.extend(said.map(|(key, value)| format!("tripwires           {key} = {value}")));
+    }
     lines.extend(
         credential::lines(record, memory).map(|line| format!("credential          {line}")),
     );
@@ -610,6 +636,7 @@ password = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7T
 note = "2nd floor"
 messages_per_hour = 50
 recipients_per_day = "unlimited"
+tripwires = { mode = "dry-run", networks_per_hour = 40, refused_recipients_per_hour = "unlimited" }
 
 [[account]]
 name = "scanner"
@@ -675,16 +702,26 @@ disabled = true
                 "name": "alice@example.org", "enabled": true, "has_password": true,
                 "has_scram": false, "last_login": null,
                 "send_as": ["alice@example.org"], "allow_from": [], "messages_per_hour": 50,
-                "recipients_per_day": "unlimited", "note": "2nd floor", "credentials": [], "file": "accounts.toml", "line": 1,
+                "recipients_per_day": "unlimited",
+                "tripwires": {"mode": "dry-run", "networks_per_hour": 40, "refused_recipients_per_hour": "unlimited"},
+                "note": "2nd floor", "credentials": [], "file": "accounts.toml", "line": 1,
             })
         );
+        let shown = description(&directory.records()[0], &LoginState::in_memory());
+        for line in [
+            "tripwires           mode = \"dry-run\"",
+            "tripwires           networks_per_hour = 40",
+            "tripwires           refused_recipients_per_hour = \"unlimited\"",
+        ] {
+            assert!(shown.iter().any(|shown| shown == line), "{line}: {shown:?}");
+        }
         assert_eq!(
             to_json(&directory.records()[1], &LoginState::in_memory()),
             json!({
                 "name": "scanner", "enabled": false, "has_password": false,
                 "has_scram": false, "last_login": null,
                 "send_as": ["*@example.org", "<>"], "allow_from": ["192.0.2.0/24"], "messages_per_hour": null,
-                "recipients_per_day": null, "note": null, "credentials": [], "file": "accounts.toml", "line": 8,
+                "recipients_per_day": null, "tripwires": null, "note": null, "credentials": [], "file": "accounts.toml", "line": 9,
             })
         );
     }

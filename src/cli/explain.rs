@@ -21,13 +21,17 @@ use crate::decision::{Account, Limit, Origin, Question, RefusedLogin, Rule, Verd
 use crate::diagnostic::{Finding, nearest};
 use crate::guard::{BanView, GUESSING_FILE, Guard};
 use crate::policy::limit::LIMITS_FILE;
-use crate::policy::tripwire::{TRIPWIRES_FILE, TripwireSettings, Tripwires};
+use crate::policy::tripwire::{TRIPWIRES_FILE, Tripwires};
 use crate::policy::{Limiter, Policy, Usage};
 use crate::session::Profile;
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::command::Parameter;
 use crate::smtp::extension::{Extension, MailParameters};
 use crate::smtp::reply::Reply;
+
+mod tripwires;
+
+use tripwires::Wires;
 
 /// Show the decision that serve would take, the rule that takes it, and the exact reply; nothing is sent
 #[derive(Debug, clap::Args)]
@@ -75,7 +79,10 @@ JSON, whose fields are only ever added to:
     rule      null, or an object of name, file and line (null for what is built in or default)
     reply     text on the wire without line end, or null where there is none of its own
     reason    text for the operator, or null
-  limits    array of: name, limit (number or \"unlimited\"), used, frees_at (time or null), file, line";
+  limits    array of: name, limit (number or \"unlimited\"), used, frees_at (time or null), file, line
+  tripwires object of: mode, rule (as above), alert (to and command, arrays) and
+    wires    array of: name, allowed (number or \"unlimited\"), counted, file, line,
+             raised_by (null, or file and line of the account's own limit)";
 
 pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
     let config = crate::config::load(config)?.config;
@@ -101,13 +108,10 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
         args,
         now,
     )?;
-    explanation.notes.extend(wire_notes(
-        &config.tripwires,
-        &tripwires,
-        &explanation,
-        &directory,
-        now,
-    ));
+    explanation.wires = directory.find(&explanation.account).map(|record| {
+        let (settings, alert) = (&config.tripwires, &config.alert);
+        Wires::of(&record.account, settings, alert, &tripwires, now)
+    });
     if json {
         print(format_args!("{:#}", explanation.to_json()));
     } else {
@@ -121,35 +125,13 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
     })
 }
 
-/// How near the account is to its trip wires, where it has done anything that counts.
-fn wire_notes(
-    settings: &TripwireSettings,
-    tripwires: &Tripwires,
-    explanation: &Explanation,
-    directory: &Directory,
-    now: Now,
-) -> Vec<String> {
-    let Some(record) = directory.find(&explanation.account) else {
-        return Vec::new();
-    };
-    let account = &record.account;
-    if !settings.watches(&account.name) {
-        return Vec::new();
-    }
-    let counts = tripwires.counts(&account.name, now).into_iter();
-    let notes = counts.filter_map(|(wire, count)| {
-        let allowed = settings.allowed(account, wire).filter(|_| count > 0)?;
-        let (mode, name) = (settings.mode.name(), wire.name());
-        Some(format!("tripwires.{name} ({mode}): {count} of {allowed}"))
-    });
-    notes.collect()
-}
-
 /// All steps of one message's way through the policy.
 struct Explanation {
     account: String,
     steps: Vec<Step>,
     limits: Vec<Usage>,
+    /// Of an account that there is.
+    wires: Option<Wires>,
     notes: Vec<String>,
 }
 
@@ -223,6 +205,7 @@ fn explain(
         account: args.account.clone(),
         steps: Vec::new(),
         limits: Vec::new(),
+        wires: None,
         notes: Vec::new(),
     };
     let record = prepare_name(&args.account)
@@ -575,18 +558,12 @@ impl Explanation {
                 usage.name, usage.used
             ));
         }
+        lines.extend(self.wires.iter().flat_map(Wires::lines));
         lines.extend(self.notes.iter().map(|note| format!("note: {note}")));
         lines
     }
 
     fn to_json(&self) -> Value {
-        let place = |origin: &Option<Origin>| match origin {
-            Some(origin) => (
-                Value::from(origin.file.display().to_string()),
-                Value::from(origin.line),
-            ),
-            None => (Value::Null, Value::Null),
-        };
         let steps = self.steps.iter().map(|step| {
             let rule = step.rule.as_ref().map(|rule| {
                 let (file, line) = place(&rule.origin);
@@ -616,12 +593,27 @@ impl Explanation {
                 "line": line,
             })
         });
-        json!({
+        let mut explanation = json!({
             "account": self.account,
             "allowed": self.allowed(),
             "steps": steps.collect::<Vec<_>>(),
             "limits": limits.collect::<Vec<_>>(),
-        })
+        });
+        if let Some(wires) = &self.wires {
+            explanation["tripwires"] = wires.to_json();
+        }
+        explanation
+    }
+}
+
+/// File and line for `--json`; null for what is built in or default.
+fn place(origin: &Option<Origin>) -> (Value, Value) {
+    match origin {
+        Some(origin) => (
+            Value::from(origin.file.display().to_string()),
+            Value::from(origin.line),
+        ),
+        None => (Value::Null, Value::Null),
     }
 }
 

@@ -33,16 +33,19 @@ pub(super) fn tripwires(
     let mut exempt = Vec::new();
     for Located { value, span } in section.texts_if_any("exempt", example) {
         match prepare_name(value) {
-            Ok(name) => exempt.push(name),
+            Ok(name) => exempt.push((name, Some(document.origin(span)))),
             Err(unusable) => {
                 let text = format!("has a name that {unusable}");
                 section.report("exempt", span, Problem::new(text, example));
             }
         }
     }
-    let limit = |key, default| section.limit(key, default).0;
+    let limit = |key, default| section.limit(key, default);
     TripwireSettings {
-        mode,
+        mode: (
+            mode,
+            section.span_of("mode").map(|span| document.origin(span)),
+        ),
         exempt,
         messages_per_10_minutes: limit(
             "messages_per_10_minutes",

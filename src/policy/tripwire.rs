@@ -21,9 +21,14 @@ use serde::{Deserialize, Serialize};
 
 use super::window::{Span, Window};
 use crate::clock::Now;
-use crate::decision::{Account, Limit};
+pub use crate::decision::TripwireMode as Mode;
+use crate::decision::{Account, Limit, Origin, OwnTripwires};
 use crate::diagnostic::Finding;
 use crate::kept::{Held, Kept, damaged};
+
+mod settings;
+
+pub use settings::{Allowance, TripwireSettings};
 
 /// The name of the file, in the queue directory.
 pub const TRIPWIRES_FILE: &str = "tripwires.json";
@@ -46,49 +51,6 @@ const TEN_MINUTES: Span = Span {
     bucket_seconds: 30,
     buckets: 20,
 };
-
-/// Whether accounts are watched, and what follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mode {
-    /// Who trips is contained.
-    On,
-    /// It is only said.
-    DryRun,
-    /// Nothing is counted.
-    Off,
-}
-
-impl Mode {
-    /// The word of the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::On => "on",
-            Self::DryRun => "dry-run",
-            Self::Off => "off",
-        }
-    }
-}
-
-/// `[tripwires]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TripwireSettings {
-    /// Whether accounts are watched.
-    pub mode: Mode,
-    /// Accounts that are not, in their compared form.
-    pub exempt: Vec<String>,
-    /// Messages in ten minutes.
-    pub messages_per_10_minutes: Limit,
-    /// Recipients in an hour that the account never wrote to.
-    pub new_recipients_per_hour: Limit,
-    /// Networks in an hour: /24 of IPv4, /48 of IPv6.
-    pub networks_per_hour: Limit,
-    /// Recipients refused for good in an hour.
-    pub refused_recipients_per_hour: Limit,
-    /// What [`super::PolicySettings`] has for all: an account that may do more has wires that are as much higher.
-    pub messages_per_hour: Limit,
-    /// Likewise.
-    pub recipients_per_day: Limit,
-}
 
 /// What an account has done, or is about to.
 #[derive(Clone, Copy, Debug)]
@@ -118,6 +80,8 @@ pub struct Trip {
     pub count: u64,
     /// How much might have been.
     pub allowed: u64,
+    /// What follows: never [`Mode::Off`].
+    pub mode: Mode,
 }
 
 /// One of the trip wires.
@@ -151,50 +115,15 @@ impl Wire {
             Self::RefusedRecipients => "refused_recipients_per_hour",
         }
     }
-}
 
-impl TripwireSettings {
-    /// How much of it an account may do; `None`: as much as it likes.
-    pub fn allowed(&self, account: &Account, wire: Wire) -> Option<u64> {
-        let own = |own: &Option<(Limit, _)>| own.as_ref().map(|(limit, _)| *limit);
-        match wire {
-            Wire::Messages => raised(
-                self.messages_per_10_minutes,
-                own(&account.messages_per_hour),
-                self.messages_per_hour,
-            ),
-            Wire::NewRecipients => raised(
-                self.new_recipients_per_hour,
-                own(&account.recipients_per_day),
-                self.recipients_per_day,
-            ),
-            Wire::Networks => raised(self.networks_per_hour, None, Limit::Unlimited)
-                .map(|allowed| allowed.min(NETWORKS_MAX as u64 - 1)),
-            Wire::RefusedRecipients => {
-                raised(self.refused_recipients_per_hour, None, Limit::Unlimited)
-            }
+    /// What an account says of it.
+    pub fn own(self, tripwires: &OwnTripwires) -> Option<&(Limit, Origin)> {
+        match self {
+            Self::Messages => tripwires.messages_per_10_minutes.as_ref(),
+            Self::Networks => tripwires.networks_per_hour.as_ref(),
+            Self::NewRecipients => tripwires.new_recipients_per_hour.as_ref(),
+            Self::RefusedRecipients => tripwires.refused_recipients_per_hour.as_ref(),
         }
-    }
-
-    /// Whether anything is counted for this account.
-    pub fn watches(&self, account: &str) -> bool {
-        self.mode != Mode::Off && !self.exempt.iter().any(|exempt| exempt == account)
-    }
-}
-
-/// What is configured, for an account whose own limit is so much higher than that of all.
-fn raised(configured: Limit, own: Option<Limit>, general: Limit) -> Option<u64> {
-    let Limit::AtMost(configured) = configured else {
-        return None;
-    };
-    let configured = configured.get();
-    match (own, general) {
-        (Some(Limit::Unlimited), _) => None,
-        (Some(Limit::AtMost(own)), Limit::AtMost(general)) if own > general => {
-            let raised = u128::from(configured) * u128::from(own.get()) / u128::from(general.get());
-            Some(u64::try_from(raised).unwrap_or(u64::MAX))
-        }
-        _ => Some(configured),
     }
 }
 
@@ -281,24 +210,26 @@ impl Tripwires {
         deed: Deed<'_>,
         now: Now,
     ) -> Option<Trip> {
-        if !settings.watches(&account.name) {
+        let (mode, _) = settings.mode_for(account);
+        if mode == Mode::Off {
             return None;
         }
         let mut watched = self.lock();
         let counted = watched.count(&account.name, deed, now);
         watched.changed();
         let over = counted.into_iter().find_map(|(wire, count)| {
-            let allowed = settings.allowed(account, wire)?;
+            let allowed = settings.allowance(account, wire).allowed?;
             (count > allowed).then(|| Trip {
                 account: account.name.clone(),
                 wire,
                 count,
                 allowed,
+                mode,
             })
         })?;
         let doings = watched.accounts.get_mut(&account.name)?;
         let second = now.wall.as_second();
-        if settings.mode == Mode::DryRun {
+        if mode == Mode::DryRun {
             if second < doings.quiet_until {
                 return None;
             }
@@ -578,28 +509,27 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::decision::Origin;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
-    fn at_most(count: u64) -> Limit {
+    pub(super) fn at_most(count: u64) -> Limit {
         Limit::AtMost(NonZeroU64::new(count).unwrap())
     }
 
-    fn settings(mode: Mode) -> TripwireSettings {
+    pub(super) fn settings(mode: Mode) -> TripwireSettings {
         TripwireSettings {
-            mode,
-            exempt: vec!["exempt@example.org".to_owned()],
-            messages_per_10_minutes: at_most(10),
-            new_recipients_per_hour: at_most(20),
-            networks_per_hour: at_most(3),
-            refused_recipients_per_hour: at_most(5),
+            mode: (mode, None),
+            exempt: vec![("exempt@example.org".to_owned(), None)],
+            messages_per_10_minutes: (at_most(10), None),
+            new_recipients_per_hour: (at_most(20), None),
+            networks_per_hour: (at_most(3), None),
+            refused_recipients_per_hour: (at_most(5), None),
             messages_per_hour: at_most(100),
             recipients_per_day: at_most(200),
         }
     }
 
-    fn account(name: &str) -> Account {
+    pub(super) fn account(name: &str) -> Account {
         Account {
             name: name.to_owned(),
             enabled: true,
@@ -607,6 +537,7 @@ mod tests {
             send_as: Vec::new(),
             messages_per_hour: None,
             recipients_per_day: None,
+            tripwires: None,
             note: None,
             origin: origin(),
             credential: None,
@@ -614,14 +545,14 @@ mod tests {
         }
     }
 
-    fn origin() -> Origin {
+    pub(super) fn origin() -> Origin {
         Origin {
             file: Path::new("accounts.toml").into(),
             line: 1,
         }
     }
 
-    fn now() -> Now {
+    pub(super) fn now() -> Now {
         Now {
             wall: "2026-11-21T10:00:00Z".parse().unwrap(),
             ..Now::read()
@@ -634,7 +565,7 @@ mod tests {
         wires.note(&settings(Mode::On), &account(name), deed, now)
     }
 
-    fn people(numbers: std::ops::Range<u32>) -> Vec<String> {
+    pub(super) fn people(numbers: std::ops::Range<u32>) -> Vec<String> {
         numbers
             .map(|number| format!("p{number}@example.net"))
             .collect()
@@ -720,7 +651,8 @@ mod tests {
     #[test]
     fn who_may_do_more_trips_later() {
         let (settings, mut account) = (settings(Mode::On), account("a"));
-        let allowed = |account: &Account| Wire::ALL.map(|wire| settings.allowed(account, wire));
+        let allowed =
+            |account: &Account| Wire::ALL.map(|wire| settings.allowance(account, wire).allowed);
         assert_eq!(allowed(&account), [Some(10), Some(20), Some(3), Some(5)]);
         account.messages_per_hour = Some((at_most(500), origin()));
         account.recipients_per_day = Some((at_most(50), origin()));

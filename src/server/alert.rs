@@ -23,7 +23,7 @@ use super::Services;
 use crate::clock::Now;
 use crate::containment::By;
 use crate::control::{AlertReport, CommandAlert, ContainReport};
-use crate::policy::tripwire::{Mode, Trip};
+use crate::policy::tripwire::Trip;
 
 pub mod mail;
 
@@ -84,11 +84,11 @@ impl Incident {
 
     /// What the command hears. Fields are only ever added.
     fn to_json(&self) -> Value {
-        let facts = |event: &str, mode: Mode, trip: &Trip, credential: &Option<String>, reason| {
+        let facts = |event: &str, trip: &Trip, credential: &Option<String>, reason: &str| {
             json!({
                 "event": event,
                 "by": By::Tripwire.as_str(),
-                "mode": mode.name(),
+                "mode": trip.mode.name(),
                 "account": trip.account,
                 "credential": credential,
                 "wire": trip.wire.name(),
@@ -104,7 +104,7 @@ impl Incident {
                 reason,
                 report,
             } => {
-                let mut incident = facts("contained", Mode::On, trip, credential, reason);
+                let mut incident = facts("contained", trip, credential, reason);
                 // Without a report the log has what went wrong.
                 if let Ok(report) = report {
                     incident["since"] = report.login.since.as_str().into();
@@ -120,7 +120,7 @@ impl Incident {
                 trip,
                 credential,
                 reason,
-            } => facts("tripwire", Mode::DryRun, trip, credential, reason),
+            } => facts("tripwire", trip, credential, reason),
             Self::Test => json!({"event": "test", "reason": "gatepost alert test"}),
         }
     }

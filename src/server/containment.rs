@@ -208,11 +208,14 @@ impl Services {
     /// Has the trip wires look at what a login does, and contains its account if it trips; whether it did.
     pub(super) fn watch(self: &Arc<Self>, login: &Account, deed: Deed<'_>, now: Now) -> bool {
         let generation = self.generation.load();
+        // What the accounts file says now, also to those who came before it did.
+        let account = generation.accounts.account(login);
+        let account = account.as_deref().unwrap_or(login);
         let settings = &generation.tripwires;
-        let Some(trip) = self.tripwires.note(settings, login, deed, now) else {
+        let Some(trip) = self.tripwires.note(settings, account, deed, now) else {
             return false;
         };
-        let contains = settings.mode == Mode::On;
+        let contains = trip.mode == Mode::On;
         let by = Login::new(trip.account.clone(), None);
         let (wire, count, allowed) = (trip.wire.name(), trip.count, trip.allowed);
         let reason = format!("tripwires.{wire} = {allowed}, and it was {count}");
@@ -229,7 +232,7 @@ impl Services {
                 wire,
                 count,
                 allowed,
-                mode = settings.mode.name(),
+                mode = trip.mode.name(),
             );
         }
         if is_first {

@@ -388,6 +388,16 @@ fn config(source: &str) -> Config {
 fn without_origins(mut config: Config) -> Config {
     config.policy.messages_per_hour.1 = None;
     config.policy.recipients_per_day.1 = None;
+    let wires = &mut config.tripwires;
+    wires.mode.1 = None;
+    for wire in [
+        &mut wires.messages_per_10_minutes,
+        &mut wires.new_recipients_per_hour,
+        &mut wires.networks_per_hour,
+        &mut wires.refused_recipients_per_hour,
+    ] {
+        wire.1 = None;
+    }
     config.origins = config::Origins::default();
     config
 }

@@ -428,3 +428,37 @@ fn an_upgrade_does_not_undo_another_password() {
         sample().replacen(HASH, &newer, 1)
     );
 }
+
+#[test]
+fn trip_wires_stay_where_they_are() {
+    let alice = "alice@example.org";
+    let with =
+        |wires: &str| format!("[[account]]\nname = \"{alice}\"\npassword = \"{HASH}\"\n{wires}");
+    let dotted = with("tripwires.networks_per_hour = 40 # trains\n");
+    let table = with("\n# by train\n[account.tripwires]\nnetworks_per_hour = 40 # trains\n");
+    for source in [dotted, table] {
+        let edits = [
+            (alice, Edit::Disable),
+            (alice, credential("phone")),
+            (alice, Edit::SetPassword(NewPassword::default())),
+            (alice, Edit::RemoveCredential("phone".to_owned())),
+        ];
+        for count in 1..=edits.len() {
+            let text = edited(Some(&source), &edits[..count]);
+            assert!(text.contains("networks_per_hour = 40 # trains\n"), "{text}");
+            assert_eq!(
+                text.contains("# by train"),
+                source.contains("# by train"),
+                "{text}"
+            );
+            let path = Path::new("accounts.toml");
+            let (directory, _) = Directory::parse(path, &text, u32::MAX).unwrap();
+            let account = &directory.find(alice).unwrap().account;
+            let own = account.tripwires.as_ref().unwrap();
+            assert!(
+                own.networks_per_hour.is_some() && !account.enabled,
+                "{text}"
+            );
+        }
+    }
+}

@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use ipnet::IpNet;
 
 use super::*;
-use crate::decision::{Limit, Origin};
+use crate::decision::{Limit, Origin, TripwireMode};
 
 const HASH: &str =
     "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
@@ -533,4 +533,91 @@ fn certificates() {
         "accounts.toml:24:15: account `bob@example.org`, credential `six`: the certificate is there twice, first on line 5 (hint: a certificate belongs to one credential of one account)".to_owned(),
     ];
     assert_eq!(said(&source), expected.join("\n"));
+}
+
+#[test]
+fn an_account_can_have_trip_wires_of_its_own() {
+    for written in [
+        "tripwires = { mode = \"dry-run\", networks_per_hour = 40, messages_per_10_minutes = \"unlimited\" }\n",
+        "tripwires.mode = \"dry-run\"\ntripwires.networks_per_hour = 40\ntripwires.messages_per_10_minutes = \"unlimited\"\n",
+        "[account.tripwires]\nmode = \"dry-run\"\nnetworks_per_hour = 40\nmessages_per_10_minutes = \"unlimited\"\n",
+    ] {
+        let source = format!(
+            "[[account]]\nname = \"a@example.org\"\npassword = \"{HASH}\"\n{written}\
+             [[account.credential]]\nname = \"phone\"\nsecret = \"sha256:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ\"\n\
+             [[account]]\nname = \"b@example.org\"\npassword = \"{HASH}\"\n"
+        );
+        let (directory, warnings) = parse(&source).unwrap();
+        assert_eq!(warnings, []);
+        let record = directory.find("a@example.org").unwrap();
+        for login in [None, Some("phone")] {
+            let own = record.login(login).unwrap().tripwires.clone().unwrap();
+            let (mode, origin) = own.mode.clone().unwrap();
+            assert_eq!(mode, TripwireMode::DryRun);
+            assert!(
+                source
+                    .lines()
+                    .nth(origin.line - 1)
+                    .unwrap()
+                    .contains("dry-run")
+            );
+            let (networks, origin) = own.networks_per_hour.clone().unwrap();
+            assert_eq!(networks, Limit::AtMost(NonZeroU64::new(40).unwrap()));
+            assert!(source.lines().nth(origin.line - 1).unwrap().contains("40"));
+            let messages = own.messages_per_10_minutes.clone();
+            assert_eq!(messages.unwrap().0, Limit::Unlimited);
+            assert_eq!(own.new_recipients_per_hour, None);
+        }
+        assert_eq!(
+            directory.find("b@example.org").unwrap().account.tripwires,
+            None
+        );
+    }
+}
+
+#[test]
+fn mistakes_in_trip_wires_are_found_and_no_password_is_shown() {
+    let source = format!(
+        r#"[[account]]
+name = "a"
+send_as = ["*"]
+tripwires = "off"
+
+[[account]]
+name = "b"
+send_as = ["*"]
+[account.tripwires]
+mode = "maybe"
+networks_per_hour = 0
+new_recipients_per_hour = "off"
+network_per_hour = 5
+exempt = true
+password = "{HASH}"
+pasword = "{HASH}"
+"#
+    );
+    let (Ok((_, findings)) | Err(findings)) = parse(&source);
+    let text: String = findings
+        .iter()
+        .map(|finding| format!("{finding}\n"))
+        .collect();
+    assert!(!text.contains("argon2"), "{text}");
+    let said = said(&source);
+    let said: Vec<&str> = said
+        .lines()
+        .filter(|line| line.contains("tripwires"))
+        .collect();
+    assert_eq!(
+        said,
+        [
+            "accounts.toml:4:13: account `a`: tripwires is not a table of keys (hint: tripwires.mode = \"dry-run\", or tripwires.networks_per_hour = 50)",
+            "accounts.toml:10:8: account `b`, tripwires: mode is none of \"on\", \"dry-run\", \"off\" (hint: leave it out for what tripwires.mode says in the configuration)",
+            "accounts.toml:11:21: account `b`, tripwires: networks_per_hour is not a positive integer or \"unlimited\" (hint: networks_per_hour = 50; \"unlimited\" leaves this wire out, mode = \"off\" all of them)",
+            "accounts.toml:12:27: account `b`, tripwires: new_recipients_per_hour is not a positive integer or \"unlimited\" (hint: new_recipients_per_hour = 50; \"unlimited\" leaves this wire out, mode = \"off\" all of them)",
+            "accounts.toml:13:1: account `b`, tripwires: unknown key `network_per_hour` (hint: did you mean `networks_per_hour`?)",
+            "accounts.toml:14:1: account `b`, tripwires: unknown key `exempt` (hint: the keys are: messages_per_10_minutes, mode, networks_per_hour, new_recipients_per_hour, refused_recipients_per_hour)",
+            "accounts.toml:15:1: account `b`, tripwires: `password` is a key of the account itself (hint: write it above [account.tripwires]: a table goes on until the next header)",
+            "accounts.toml:16:1: account `b`, tripwires: unknown key `pasword` (hint: the keys are: messages_per_10_minutes, mode, networks_per_hour, new_recipients_per_hour, refused_recipients_per_hour)",
+        ]
+    );
 }

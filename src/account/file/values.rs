@@ -10,6 +10,19 @@ use toml::de::{DeTable, DeValue};
 use super::Reader;
 use crate::decision::{Limit, Origin, SenderPattern};
 
+/// A number that is not 0, or `"unlimited"`.
+pub(super) fn limit_of(value: &Spanned<DeValue<'_>>) -> Option<Limit> {
+    match value.get_ref() {
+        DeValue::String(text) if text == "unlimited" => Some(Limit::Unlimited),
+        DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
+            .ok()
+            .and_then(|number| u64::try_from(number).ok())
+            .and_then(NonZeroU64::new)
+            .map(Limit::AtMost),
+        _ => None,
+    }
+}
+
 impl Reader<'_> {
     pub(super) fn send_as(
         &mut self,
@@ -149,15 +162,7 @@ impl Reader<'_> {
     }
 
     fn limit(&mut self, label: &str, key: &str, value: &Spanned<DeValue<'_>>) -> Option<Limit> {
-        let limit = match value.get_ref() {
-            DeValue::String(text) if text == "unlimited" => Some(Limit::Unlimited),
-            DeValue::Integer(integer) => i64::from_str_radix(integer.as_str(), integer.radix())
-                .ok()
-                .and_then(|number| u64::try_from(number).ok())
-                .and_then(NonZeroU64::new)
-                .map(Limit::AtMost),
-            _ => None,
-        };
+        let limit = limit_of(value);
         if limit.is_none() {
             self.notes
                 .error(

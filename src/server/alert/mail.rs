@@ -390,6 +390,7 @@ fn facts(trip: &Trip, credential: &Option<String>) -> String {
         wire,
         count,
         allowed,
+        mode: _,
     } = trip;
     let what = match wire {
         Wire::Messages => "messages in ten minutes",
@@ -468,6 +469,7 @@ fn quoted(word: &str) -> String {
 mod tests {
     use super::*;
     use crate::control::ContainedLogin;
+    use crate::policy::tripwire::Mode;
 
     const MINUTE: Duration = Duration::from_secs(60);
 
@@ -477,6 +479,7 @@ mod tests {
             wire: Wire::NewRecipients,
             count: 12,
             allowed: 10,
+            mode: Mode::On,
         }
     }
 

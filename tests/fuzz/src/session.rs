@@ -114,6 +114,7 @@ pub(super) static ALICE: LazyLock<Arc<Account>> = LazyLock::new(|| {
         send_as: vec![(SenderPattern::Any, origin.clone())],
         messages_per_hour: None,
         recipients_per_day: None,
+        tripwires: None,
         note: None,
         origin,
         credential: None,

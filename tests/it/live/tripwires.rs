@@ -167,7 +167,8 @@ fn a_stolen_password_does_not_get_far() {
     let explained = world.run(&["explain", "--account", ALICE, "--from", ALICE], "");
     let explained = String::from_utf8(explained.stdout).unwrap();
     assert!(
-        explained.contains("tripwires.new_recipients_per_hour (on): 9 of 10"),
+        explained.contains("\ntrip wire new_recipients_per_hour = 10 (at ")
+            && explained.contains("): 9 counted\n"),
         "{explained}"
     );
 }
@@ -620,5 +621,89 @@ fn a_mail_program_reads_the_alert() {
             .output()
             .unwrap();
         assert!(pasted.status.success(), "{paste}: {pasted:?}");
+    }
+}
+
+#[test]
+fn an_account_has_trip_wires_of_its_own() {
+    let world = world("[tripwires]\nmessages_per_10_minutes = 4\n");
+    let accounts = |of_alice: &str| {
+        let both = [
+            account(BOB, PASSWORD, ""),
+            account(ALICE, PASSWORD, of_alice),
+        ];
+        world.replace("accounts.toml", &both.concat());
+    };
+    accounts("[account.tripwires]\nmessages_per_10_minutes = 2");
+    let daemon = world.start();
+    let mut client = logged_in_as(&daemon, ALICE);
+    for round in 0..2 {
+        assert!(
+            spam(&mut client, ALICE, round, 1)
+                .unwrap()
+                .starts_with("250 ")
+        );
+    }
+    // What is written counts at once, also for those who came before.
+    accounts("[account.tripwires]\nmessages_per_10_minutes = 3\nmode = \"dry-run\"");
+    daemon.event("reload", |event| event["what"] == "accounts");
+    for round in 2..6 {
+        let reply = spam(&mut client, ALICE, round, 1).unwrap();
+        assert!(reply.starts_with("250 "), "{reply}");
+    }
+    let mut bob = logged_in_as(&daemon, BOB);
+    for round in 0..4 {
+        assert!(spam(&mut bob, BOB, round, 1).unwrap().starts_with("250 "));
+    }
+    assert_eq!(spam(&mut bob, BOB, 4, 1), Some(OVER.to_owned()));
+    let said = |event: &Value| {
+        let names = ["account", "mode", "count", "allowed"];
+        json!(names.map(|name| event[name].clone()))
+    };
+    let said: Vec<Value> = tripped(&daemon).iter().map(said).collect();
+    assert_eq!(
+        said,
+        [json!([ALICE, "dry-run", 4, 3]), json!([BOB, "on", 5, 4])]
+    );
+    daemon.stop();
+
+    let explain = |account| {
+        let output = world.run(&["explain", "--account", account, "--from", account], "");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (file, configuration) = (world.shown("accounts.toml"), world.shown("gatepost.toml"));
+    let text = std::fs::read_to_string(world.path("gatepost.toml")).unwrap();
+    let line =
+        |of: &str, what: &str| of.lines().position(|line| line.starts_with(what)).unwrap() + 1;
+    let of_all = line(&text, "messages_per_10_minutes");
+    let text = std::fs::read_to_string(world.path("accounts.toml")).unwrap();
+    let (own, mode) = (line(&text, "messages_per_10_minutes"), line(&text, "mode"));
+    for (account, expected) in [
+        (
+            ALICE,
+            format!("trip wires: dry-run (tripwires.mode at {file}:{mode})"),
+        ),
+        (
+            ALICE,
+            format!("trip wire messages_per_10_minutes = 3 (at {file}:{own}): 6 counted"),
+        ),
+        (
+            ALICE,
+            "trip wire networks_per_hour = 15 (by default): 1 counted".to_owned(),
+        ),
+        (ALICE, "alert: in the log alone".to_owned()),
+        (BOB, "trip wires: on (by default)".to_owned()),
+        (
+            BOB,
+            format!(
+                "trip wire messages_per_10_minutes = 4 (at {configuration}:{of_all}): 5 counted"
+            ),
+        ),
+    ] {
+        let explained = explain(account);
+        assert!(
+            explained.lines().any(|line| line == expected),
+            "{expected}: {explained}"
+        );
     }
 }
