@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::path::Path;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
@@ -98,6 +99,8 @@ impl Cause {
 #[derive(Debug, Default)]
 pub struct Containment {
     kept: Kept<Logins>,
+    /// Held by whoever brings the queue in line with it.
+    turn: Mutex<()>,
 }
 
 type Logins = BTreeMap<Login, Cause>;
@@ -121,11 +124,20 @@ impl Containment {
                 }
             });
         match finding {
-            None => Ok(Self { kept }),
+            None => Ok(Self {
+                kept,
+                turn: Mutex::default(),
+            }),
             Some(finding) => Err(Finding::error(finding.message).in_file(path).hint(
                 "put it right, or remove it and contain again whom the log names (event=contained)",
             )),
         }
+    }
+
+    /// To be held while the queue is brought in line with who is contained: one who contains and one who ends that would
+    /// move the same messages to and fro. Not to be waited for on a thread that others wait for.
+    pub fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this login is contained: its account, or its credential.

@@ -180,7 +180,7 @@ impl Daemon {
             .map_err(|finding| vec![finding])?;
         let containment = Arc::new(containment);
         // Nobody is served before.
-        put_away(&containment, &spool.directory());
+        let is_tidy = put_away(&containment, &spool.directory());
         let (history, history_warning) =
             History::open(&config.queue.directory.join(HISTORY_FILE), now);
         warnings.extend(history_warning);
@@ -200,6 +200,7 @@ impl Daemon {
         warnings.extend(tripwires_warning);
         let seen = (history, tripwires, alerts);
         let services = Services::new(generation, spool, audit, Arc::new(guard), containment, seen);
+        services.note_untidy(!is_tidy);
         for listener in &listeners {
             listener.start(&services);
         }
@@ -641,6 +642,7 @@ fn save_services(services: &Services) {
     if let Err(error) = services.containment.save() {
         tracing::error!(event = "containment.trouble", error = error.to_string());
     }
+    services.put_away_again();
 }
 
 /// What a command hears of its work.

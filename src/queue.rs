@@ -163,13 +163,14 @@
 //! there after a crash of the process. After a crash of the machine it does, if neither its release nor anything behind it
 //! was covered, and its consumer had taken it: twice rather than never, as with any other message.
 //!
-//! *What the operator says counts:* `hold` takes the time out of the envelope. That is written anew, synced, and renamed
-//! over the old one, in `hold/` only: nobody else renames or removes it there, while in `ready/` a consumer may remove it
-//! at the same moment, and would find it back. So a message in `ready/` keeps the field, where it means nothing; and if it
-//! is held again, `hold` takes the time out after the first of its two moves. (Cut off in between, it may be released by its
-//! old time at the next start, as if the command had not been given.) The journal still has the envelope as it was:
-//! replay and checkpoints leave an envelope alone that is whole and another, since whoever wrote that has synced it.
-//! `release` lets it go before its time, and `remove` removes it.
+//! *What the operator says counts:* `hold` puts its own reason, which has no time, into the envelope. That is written
+//! anew, synced, and renamed over the old one, in `hold/` only: nobody else renames or removes it there, while in
+//! `ready/` a consumer may remove it at the same moment, and would find it back. So a message in `ready/` keeps the
+//! field, where it means nothing (but for the operator's own, which `release` takes away while the message is still in
+//! `hold/`); and if it is held again, `hold` takes the time out after the first of its two moves. (Cut off in between,
+//! it may be released by its old time at the next start, as if the command had not been given.) The journal still has
+//! the envelope as it was: replay and checkpoints leave an envelope alone that is whole and another, since whoever
+//! wrote that has synced it. `release` lets it go before its time, and `remove` removes it.
 //!
 //! *If the clock is set,* messages are released when it says so: early by as much as it was set forward, which nobody can
 //! tell from a daemon that was away for so long; and late if it was set back.

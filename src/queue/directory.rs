@@ -110,7 +110,7 @@ impl QueueDirectory {
         let _guard = self.lock()?;
         self.place_of(id)?;
         self.relocate(id, Part::Envelope, Place::Ready, Place::Hold)?;
-        self.cancel_time(id)?;
+        self.sign(id)?;
         self.relocate(id, Part::Message, Place::Ready, Place::Hold)
     }
 
@@ -120,6 +120,10 @@ impl QueueDirectory {
         let place = self.place_of(id)?;
         // An envelope alone does not go to ready.
         self.locate_message(place, id)?;
+        if place == Place::Hold {
+            // In ready the mark means nothing, so it may stay where the disk takes nothing more.
+            let _ = self.unsign(id);
+        }
         self.relocate(id, Part::Message, Place::Hold, Place::Ready)?;
         self.relocate(id, Part::Envelope, Place::Hold, Place::Ready)
     }
@@ -316,35 +320,66 @@ impl QueueDirectory {
     }
 
     /// Sees to it that a held message is released by nobody but the operator, durably.
-    fn cancel_time(&self, id: &MessageId) -> Result<(), QueueError> {
+    fn sign(&self, id: &MessageId) -> Result<(), QueueError> {
         let path = self.layout.file(Place::Hold, id, Part::Envelope);
         let text = read_envelope_text(&*self.disk, &path).map_err(fault("read", &path))?;
-        let operators = Hold::new(HoldReason::Operator, None);
+        let operators = Some(Hold::new(HoldReason::Operator, None));
         match parse_envelope(&text, id) {
-            Ok(envelope) if envelope.hold.is_some_and(|hold| hold != operators) => {
-                self.replace_envelope(id, &text, operators)
+            Ok(envelope) if envelope.hold == operators => Ok(()),
+            Ok(envelope) if envelope.hold.is_none() => {
+                // It is held without that, too, and also where the disk takes nothing more. The mark is for later: see
+                // `containment.rs`.
+                let _ = self.replace_envelope(id, &text, operators);
+                Ok(())
             }
+            Ok(_) => self.replace_envelope(id, &text, operators),
             // Nobody releases by its time what cannot be read.
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Takes back what [`sign`](Self::sign) wrote, if that is what the envelope says.
+    fn unsign(&self, id: &MessageId) -> Result<(), QueueError> {
+        let path = self.layout.file(Place::Hold, id, Part::Envelope);
+        let text = read_envelope_text(&*self.disk, &path).map_err(fault("read", &path))?;
+        match parse_envelope(&text, id) {
+            Ok(envelope) if envelope.hold == Some(Hold::new(HoldReason::Operator, None)) => {
+                self.replace_envelope(id, &text, None)
+            }
             Ok(_) | Err(_) => Ok(()),
         }
     }
 
-    /// Gives a held message an envelope that says so instead; all other fields stay, those of later versions included.
-    pub(super) fn replace_envelope(
+    /// Gives a held message an envelope that says this instead; all other fields stay, those of later versions included.
+    fn replace_envelope(
         &self,
         id: &MessageId,
         text: &[u8],
-        hold: Hold,
+        hold: Option<Hold>,
+    ) -> Result<(), QueueError> {
+        self.write_new_envelope(id, text, hold)?;
+        self.put_new_envelopes([id])
+    }
+
+    /// The first half of that: the new envelope is durable, under another name.
+    pub(super) fn write_new_envelope(
+        &self,
+        id: &MessageId,
+        text: &[u8],
+        hold: Option<Hold>,
     ) -> Result<(), QueueError> {
         let impossible = |error: serde_json::Error| {
             QueueError::Interrupted(format!("cannot write an envelope: {error}"))
         };
         let mut fields: serde_json::Map<String, serde_json::Value> =
             serde_json::from_slice(text).map_err(impossible)?;
-        fields.insert(
-            "hold".to_owned(),
-            serde_json::to_value(hold).map_err(impossible)?,
-        );
+        match hold {
+            Some(hold) => {
+                let hold = serde_json::to_value(hold).map_err(impossible)?;
+                fields.insert("hold".to_owned(), hold);
+            }
+            None => drop(fields.remove("hold")),
+        }
         let text = serde_json::to_vec(&fields).map_err(impossible)?;
         let new = self.layout.new_envelope(id);
         let file = match self.disk.create_file(&new) {
@@ -357,11 +392,20 @@ impl QueueDirectory {
         };
         let mut file = file.map_err(fault("create", &new))?;
         file.append(&text).map_err(fault("write", &new))?;
-        file.sync().map_err(fault("sync", &new))?;
-        let path = self.layout.file(Place::Hold, id, Part::Envelope);
-        self.disk
-            .rename(&new, &path)
-            .map_err(fault("rename to", &path))?;
+        file.sync().map_err(fault("sync", &new))
+    }
+
+    /// The second half, for as many as there are: they get their names, durably.
+    pub(super) fn put_new_envelopes<'a>(
+        &self,
+        ids: impl IntoIterator<Item = &'a MessageId>,
+    ) -> Result<(), QueueError> {
+        for id in ids {
+            let path = self.layout.file(Place::Hold, id, Part::Envelope);
+            self.disk
+                .rename(&self.layout.new_envelope(id), &path)
+                .map_err(fault("rename to", &path))?;
+        }
         self.sync(&self.layout.directory(Place::Hold))
     }
 

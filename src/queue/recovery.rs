@@ -166,7 +166,9 @@ impl Recovery<'_> {
                 match read_envelope(self.disk, &envelope, id) {
                     Ok(Envelope {
                         hold: Some(hold), ..
-                    }) if hold.reason != HoldReason::Operator => self.remove_lone(&envelope)?,
+                    }) if !matches!(hold.reason, HoldReason::Contained | HoldReason::Operator) => {
+                        self.remove_lone(&envelope)?;
+                    }
                     _ => self.report(
                         Finding::warning("an envelope in hold whose message is gone")
                             .in_file(&envelope)

@@ -352,13 +352,16 @@ impl Connection {
                 }
                 Step::Commit(ask) => {
                     let fingerprint = ask.fingerprint();
-                    let is_stopped = self.services.watch(
-                        ask.account(),
-                        Deed::Message {
-                            recipients: &ask.forward_paths(),
-                        },
-                        Now::read(),
-                    );
+                    let (services, login) = (&self.services, ask.account());
+                    let _under_way = services.commits.begin(&login.name);
+                    let is_stopped = services.containment.holds_login(login)
+                        || services.watch(
+                            login,
+                            Deed::Message {
+                                recipients: &ask.forward_paths(),
+                            },
+                            Now::read(),
+                        );
                     let receipt = match self.draft.take() {
                         _ if is_stopped => Err(contained()),
                         Some(mut draft) => {

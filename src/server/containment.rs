@@ -2,10 +2,13 @@
 //!
 //! The order is what counts. First it is true in memory, so that no login and no message passes any more; then live
 //! sessions are told; then it is made durable; then the queue is put away. A message whose commit was under way
-//! meanwhile is put away by the connection that committed it. A crash in the middle leaves somebody who is contained and
-//! has messages in `ready/`: the next start puts them away.
+//! meanwhile is waited for, and put away by the connection that committed it: when the command has its answer, nothing
+//! of theirs comes into `ready/` any more. What cannot be put away is tried again; and a crash in the middle leaves
+//! somebody who is contained and has messages in `ready/`, which the next start puts away.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::Services;
 use super::alert::Incident;
@@ -20,6 +23,8 @@ use crate::queue::{Afterwards, Freed, QueueDirectory};
 
 /// Messages are named in the log up to so many.
 const LOGGED_IDS_MAX: usize = 100;
+/// How long somebody who contains waits for commits that are under way.
+const COMMITS_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What it takes to contain somebody, with or without a running server.
 #[derive(Clone, Debug)]
@@ -41,21 +46,20 @@ impl Parts {
     /// Contains somebody who is not logged in any more: durably, and with what is in the queue. Blocks on the disk.
     pub fn contain(&self, login: &Login, cause: Cause, now: Now) -> Result<ContainReport, Trouble> {
         let already = !self.containment.add(login, cause);
-        self.make_durable(login, already, now)
+        self.make_durable(login, already, !already, now)
     }
 
+    /// `begins`: nothing of it has been done yet.
     fn make_durable(
         &self,
         login: &Login,
         already: bool,
+        begins: bool,
         now: Now,
     ) -> Result<ContainReport, Trouble> {
+        let _turn = self.containment.turn();
         let shown = shown(login);
-        self.containment.save().map_err(|error| {
-            Trouble(format!(
-                "{shown} is contained for now, but that cannot be written, and a restart would forget it: {error}"
-            ))
-        })?;
+        let saved = self.containment.save();
         let mut contained = self.containment.list().into_iter();
         let cause = contained.find(|(one, _)| one == login);
         let Some((_, cause)) = cause else {
@@ -63,11 +67,20 @@ impl Parts {
                 "somebody has ended the containment of {shown}"
             )));
         };
-        let held = self.queue.contain(|envelope| is_theirs(login, envelope));
+        // That the file cannot be written is no reason to let messages go.
+        let held = self
+            .queue
+            .contain(|envelope| is_theirs(login, envelope), begins);
+        saved.map_err(|error| {
+            Trouble(format!(
+                "{shown} is contained for now, but that cannot be written, and a restart would forget it: {error}; \
+                 it is tried again"
+            ))
+        })?;
         let held = held.map_err(|error| {
             Trouble(format!(
                 "{shown} is contained, but not all of its messages could be held, and some may still be sent: \
-                 {error}; give the command again"
+                 {error}; it is tried again"
             ))
         })?;
         let sent = self.history.sent(&login.account, now).into_iter();
@@ -97,11 +110,9 @@ impl Parts {
         held: HeldMail,
         now: Now,
     ) -> Result<(UncontainReport, Freed), Trouble> {
+        let _turn = self.containment.turn();
         let shown = shown(login);
         let ended = self.containment.remove(login);
-        if ended.is_empty() {
-            return Err(Trouble(format!("{shown} is not contained")));
-        }
         self.containment.save().map_err(|error| {
             Trouble(format!(
                 "{shown} is not contained any more, but that cannot be written, and a restart would forget it: {error}"
@@ -122,9 +133,13 @@ impl Parts {
         let freed = freed.map_err(|error| {
             Trouble(format!(
                 "{shown} is not contained any more, but some of its messages are still held: {error}; \
-                 `gatepost queue list` shows them, `gatepost queue release` lets them go"
+                 give the command again"
             ))
         })?;
+        // Else an earlier attempt has left them.
+        if ended.is_empty() && freed.ids.is_empty() {
+            return Err(Trouble(format!("{shown} is not contained")));
+        }
         let report = UncontainReport {
             ended: ended
                 .iter()
@@ -147,7 +162,7 @@ impl Services {
         }
     }
 
-    /// Contains somebody, and says so in the log. Dropping the future does not stop it.
+    /// Contains somebody, and says so in the log.
     pub async fn contain(&self, login: Login, cause: Cause) -> Result<ContainReport, Trouble> {
         let already = !self.containment.add(&login, cause);
         let sessions = self.end_sessions(&login);
@@ -169,14 +184,42 @@ impl Services {
         already: bool,
         sessions: u64,
     ) -> Result<ContainReport, Trouble> {
-        let parts = self.parts();
-        let work = move || {
-            let result = parts.make_durable(&login, already, Now::read());
-            let result = result.map(|report| ContainReport { sessions, ..report });
-            log(&login, &result);
-            result
+        let put_away = async |begins| {
+            let (parts, login) = (self.parts(), login.clone());
+            blocking(move || parts.make_durable(&login, already, begins, Now::read())).await
         };
-        blocking(work).await
+        // Any that begins from now on is refused.
+        let may_add = self.commits.has(&login.account);
+        let mut result = put_away(!already).await;
+        if may_add {
+            let ended = self.commits.ended(&login.account);
+            result = match tokio::time::timeout(COMMITS_PATIENCE, ended).await {
+                Ok(()) => put_away(false).await,
+                Err(_) => Err(Trouble(format!(
+                    "{} is contained, but a message of it is still being written into the queue; it is held as soon \
+                     as it is there",
+                    shown(&login)
+                ))),
+            };
+        }
+        if result.is_err() {
+            self.untidy.store(true, Ordering::Relaxed);
+        }
+        let result = result.map(|report| ContainReport { sessions, ..report });
+        log(&login, &result);
+        result
+    }
+
+    /// Puts away what could not be before. Blocks on the disk.
+    pub fn put_away_again(&self) {
+        if self.untidy.swap(false, Ordering::Relaxed) {
+            self.note_untidy(!put_away(&self.containment, &self.spool.directory()));
+        }
+    }
+
+    /// Whether there is something to put away yet.
+    pub fn note_untidy(&self, untidy: bool) {
+        self.untidy.fetch_or(untidy, Ordering::Relaxed);
     }
 
     /// Ends a containment, and says so in the log.
@@ -273,27 +316,36 @@ impl Services {
         }
         let (queue, id) = (self.spool.directory(), id.clone());
         let account = login.name.clone();
+        let containment = Arc::clone(&self.containment);
         let hold = move || {
-            if let Err(error) = queue.contain_one(&id) {
+            let _turn = containment.turn();
+            let result = queue.contain_one(&id);
+            if let Err(error) = &result {
                 let (id, error) = (id.as_str(), error.to_string());
                 tracing::error!(event = "containment.trouble", account, id, error);
             }
+            result.is_ok()
         };
         // A panic has been reported by the runtime.
-        let _ = tokio::task::spawn_blocking(hold).await;
+        let is_held = tokio::task::spawn_blocking(hold).await;
+        self.note_untidy(!is_held.unwrap_or(false));
     }
 }
 
-/// Puts away what is in the queue of those who are contained, in case that a crash was faster. Blocks on the disk.
-pub fn put_away(containment: &Containment, queue: &QueueDirectory) {
+/// Puts away what is in the queue of those who are contained, in case that a crash was faster, or the disk was in the
+/// way; false if it still is, which is in the log. Blocks on the disk.
+pub fn put_away(containment: &Containment, queue: &QueueDirectory) -> bool {
+    let _turn = containment.turn();
     if containment.list().is_empty() {
-        return;
+        return true;
     }
     let is_contained =
         |envelope: &Envelope| containment.holds(&envelope.account, envelope.credential.as_deref());
-    if let Err(error) = queue.contain(is_contained) {
+    let result = queue.contain(is_contained, false);
+    if let Err(error) = &result {
         tracing::error!(event = "containment.trouble", error = error.to_string());
     }
+    result.is_ok()
 }
 
 fn log(login: &Login, result: &Result<ContainReport, Trouble>) {

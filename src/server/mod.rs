@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -26,6 +27,7 @@ use crate::session::Profile;
 use crate::tls::Tls;
 
 pub mod alert;
+mod commits;
 mod connection;
 pub mod containment;
 mod control;
@@ -143,6 +145,10 @@ pub struct Services {
     contained: watch::Sender<()>,
     /// Who is logged in, and how often.
     sessions: sessions::Sessions,
+    /// Commits that are under way.
+    commits: commits::Commits,
+    /// Whether something of somebody who is contained could not be put away.
+    untidy: AtomicBool,
     doors: doors::Doors,
     /// Connections that are held although they are shut out.
     shut_out: Arc<Semaphore>,
@@ -174,6 +180,8 @@ impl Services {
             alerts: Arc::new(alerts),
             contained: watch::Sender::new(()),
             sessions: sessions::Sessions::default(),
+            commits: commits::Commits::default(),
+            untidy: AtomicBool::new(false),
             generation: ArcSwap::from_pointee(generation),
             spool,
             audit,

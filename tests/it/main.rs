@@ -21,6 +21,7 @@ mod journal_simulation;
 mod live;
 mod model_disk;
 mod process;
+mod queue_contain;
 mod queue_crash;
 mod queue_release;
 mod simulation;

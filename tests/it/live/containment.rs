@@ -285,6 +285,8 @@ fn nothing_slips_through_while_messages_are_committed() {
         daemon.event_number(40, "message.accepted");
         assert!(!over.load(Ordering::Relaxed));
         world.ask(&["contain", ALICE]);
+        // Commits that were under way have ended, and none begins any more.
+        assert_eq!(world.files("ready"), [""; 0]);
     });
     daemon.all_closed();
     let accepted = daemon.events();

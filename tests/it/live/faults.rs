@@ -20,7 +20,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use super::crash::busy_settings;
-use super::harness::{Client, Daemon, World, eventually};
+use super::harness::{Client, Daemon, World, eventually, text};
 use super::load::{LARGE_LINES, Ledger, Sender, seed};
 use crate::process::Lines;
 use crate::support::Chance;
@@ -52,11 +52,16 @@ impl Fault {
     /// `how` is an error and perhaps which calls of a thread it is for: `EIO:when=2+3`. With `paths`, only calls on
     /// these files.
     fn begin(daemon: &Daemon, calls: &str, how: &str, paths: &BTreeSet<PathBuf>) -> Self {
+        Self::inject(daemon, calls, &format!("error={how}"), paths)
+    }
+
+    /// What strace does to the calls, in its own words.
+    fn inject(daemon: &Daemon, calls: &str, what: &str, paths: &BTreeSet<PathBuf>) -> Self {
         let mut command = Command::new("strace");
         command
             .args(["-f", "-p", &daemon.process().to_string()])
             .args(["-e", &format!("trace={calls}")])
-            .args(["-e", &format!("inject={calls}:error={how}")])
+            .args(["-e", &format!("inject={calls}:{what}")])
             .args(["-e", "signal=none"]);
         for path in paths {
             command.arg("-P").arg(path);
@@ -280,5 +285,41 @@ fn open_files_cannot_be_written_to() {
     daemon.stop();
     let daemon = world.start();
     ledger.settle();
+    daemon.stop();
+}
+
+/// A message whose commit is under way when its sender is contained: it is held when the command has its answer, and not
+/// some time later.
+#[test]
+#[ignore = "needs strace: .ci/run installs it"]
+fn whoever_contains_waits_for_a_commit_that_takes_its_time() {
+    let world = World::new(busy_settings());
+    let daemon = world.start();
+    let mut client = Client::logged_in(&daemon, TlsStart::Implicit);
+    assert!(client.message("quick").starts_with("250 "));
+    let of_journal = |path: &PathBuf| path.starts_with(world.queue().join("journal"));
+    let segments = open_files(&world, &daemon).into_iter().filter(of_journal);
+    let slow = Fault::inject(
+        &daemon,
+        "fdatasync",
+        "delay_enter=3000000",
+        &segments.collect(),
+    );
+    client.begin_message();
+    client.say(&text("slow"));
+    // A thread that strace keeps from going on with a sync.
+    let is_syncing = || {
+        let tasks = std::fs::read_dir(format!("/proc/{}/task", daemon.process())).unwrap();
+        let mut calls = tasks
+            .filter_map(|task| std::fs::read_to_string(task.unwrap().path().join("syscall")).ok());
+        let sync = format!("{} ", nix::libc::SYS_fdatasync);
+        calls.any(|call| call.starts_with(&sync)).then_some(())
+    };
+    assert!(eventually(is_syncing).is_some());
+    world.ask(&["contain", "alice@example.org"]);
+    assert_eq!(world.files("ready"), [""; 0]);
+    assert_eq!(world.files("hold").len(), 2 * 2);
+    assert!(client.reply().starts_with("250 "), "the commit came first");
+    drop(slow);
     daemon.stop();
 }
