@@ -8,7 +8,7 @@
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read as _, Write as _};
 use std::ops::{Deref, DerefMut};
-use std::os::unix::fs::OpenOptionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -209,9 +209,24 @@ fn replace(path: &Path, octets: &[u8]) -> io::Result<()> {
         .truncate(true)
         .mode(0o600)
         .open(&temporary)?;
+    give_to_owner_of_directory(&file, &temporary);
     file.write_all(octets)?;
     file.sync_data()?;
     rename(&temporary, path)
+}
+
+/// What root makes in the directory of another user is for that user: a command that root gives while no daemon runs must
+/// not leave files that the daemon cannot read. If that cannot be done, it says so itself.
+pub fn give_to_owner_of_directory(file: &File, path: &Path) {
+    let (true, Some(directory)) = (nix::unistd::geteuid().is_root(), path.parent()) else {
+        return;
+    };
+    if let Ok(metadata) = std::fs::metadata(directory)
+        && metadata.uid() != 0
+    {
+        let (user, group) = (metadata.uid(), metadata.gid());
+        let _ = std::os::unix::fs::fchown(file, Some(user), Some(group));
+    }
 }
 
 #[expect(

@@ -17,6 +17,8 @@ use std::path::Path;
 
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use crate::kept::give_to_owner_of_directory;
+
 /// Only the owner may look into the queue: messages are nobody else's business.
 const DIRECTORY_MODE: u32 = 0o700;
 /// The same for files.
@@ -202,6 +204,7 @@ impl Disk for RealDisk {
             .create_new(true)
             .mode(FILE_MODE)
             .open(path)?;
+        give_to_owner_of_directory(&file, path);
         Ok(Box::new(file))
     }
 
@@ -244,6 +247,7 @@ impl Disk for RealDisk {
             .truncate(false)
             .mode(FILE_MODE)
             .open(path)?;
+        give_to_owner_of_directory(&file, path);
         match file.try_lock() {
             Ok(()) => {}
             Err(TryLockError::WouldBlock) => {

@@ -490,3 +490,54 @@ fn root_without_a_user_is_told_so() {
         assert!(!warned("user = \"root\"\n"), "who says so wants it");
     }
 }
+
+/// What root does in the daemon's place belongs to the daemon's user: it can read it afterwards.
+#[test]
+fn commands_of_root_leave_nothing_that_the_daemon_cannot_read() {
+    if !geteuid().is_root() {
+        return left_out("commands of root: this takes root");
+    }
+    let world = World::new(Settings {
+        process: AS_NOBODY,
+        ..Settings::default()
+    });
+    open_up(&world);
+    let daemon = world.start();
+    exchange(&daemon, "to be contained");
+    exchange(&daemon, "to be held");
+    let listed = world.ask(&["queue", "list"]);
+    let ids: Vec<&str> = listed
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|entry| entry["id"].as_str().unwrap())
+        .collect();
+    daemon.stop();
+    let output = world.run(&["queue", "hold", ids[0]], "");
+    assert!(output.status.success(), "{output:?}");
+    let report = world.ask(&["contain", ALICE]);
+    assert_eq!(report["held"].as_array().unwrap().len(), ids.len());
+    let nobody = User::from_name("nobody").unwrap().unwrap().uid.as_raw();
+    let mut directories = vec![world.queue()];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).unwrap() {
+            let entry = entry.unwrap();
+            let metadata = entry.metadata().unwrap();
+            assert_eq!(metadata.uid(), nobody, "{:?}", entry.path());
+            if metadata.is_dir() {
+                directories.push(entry.path());
+            }
+        }
+    }
+    let daemon = world.start();
+    assert_eq!(ready(&daemon)["contained"], 1);
+    let report = world.ask(&["uncontain", ALICE]);
+    assert_eq!(report["messages"].as_array().unwrap().len(), ids.len() - 1);
+    exchange(&daemon, "afterwards");
+    daemon.stop();
+    world.ask(&["contain", ALICE]);
+    world.ask(&["uncontain", ALICE]);
+    let daemon = world.start();
+    exchange(&daemon, "afterwards");
+    daemon.stop();
+}
