@@ -258,6 +258,71 @@ fn connections_are_counted_for_the_client() {
     }
 }
 
+/// The guard counts failures for the address in the header: neither the proxy nor anybody else whom it brings is banned
+/// with a guesser.
+#[test]
+fn guests_of_a_proxy_are_banned_one_by_one() {
+    const BANNED: &str =
+        "421 4.7.0 too many failed authentications from your address, try again later";
+    let world = World::new(Settings {
+        listeners: OURS,
+        guessing: "failures_per_address = 3\nfailures_per_login = 3\ndelay_max = \"off\"",
+        ..Settings::default()
+    });
+    let daemon = world.start();
+    let six =
+        |host: &str| format!("PROXY TCP6 2001:db8:{host} 2001:db8::1 50003 587\r\n").into_bytes();
+    for (guesser, header, neighbour, stranger) in [
+        (
+            "192.0.2.66",
+            v1("192.0.2.66", 50_001),
+            v1("192.0.2.67", 50_001),
+            v2_tcp4("203.0.113.9", 50_001, b""),
+        ),
+        (
+            "198.51.100.66",
+            v2_tcp4("198.51.100.66", 50_001, b""),
+            v2_tcp4("198.51.100.67", 50_001, b""),
+            v1("203.0.113.10", 50_001),
+        ),
+        (
+            "2001:db8:0:7::/64",
+            six("0:7::1"),
+            six("0:8::1"),
+            six("9::1"),
+        ),
+    ] {
+        for number in 0..3 {
+            let mut client = secured(&daemon, TlsStart::Implicit, &header);
+            assert_eq!(client.login(ALICE, &format!("guess {number}")), FAILED);
+        }
+        let banned = daemon.event("banned", |event| {
+            event["scope"] == "network" && event["network"] == guesser
+        });
+        assert_eq!(banned["enforced"], true);
+        // The guesser is out, with a word where TLS does not come first.
+        let mut client = beginning_with(&daemon, TlsStart::StartTls, &header);
+        assert_eq!(client.reply(), BANNED);
+        assert_eq!(client.rest(), "");
+        let mut client = beginning_with(&daemon, TlsStart::Implicit, &header);
+        assert!(client.try_handshake().is_err());
+        // Nobody else is: not those beside it, not those who come for the first time, not the proxy.
+        for other in [&neighbour, &stranger, &local()] {
+            for door in DOORS {
+                let mut client = secured(&daemon, door, other);
+                assert_eq!(client.login(ALICE, PASSWORD), ACCEPTED);
+            }
+        }
+    }
+    let bans = world.ask(&["ban", "list"]);
+    let bans = bans.as_array().unwrap();
+    let of_networks = bans.iter().filter(|ban| ban["kind"] == "network");
+    assert_eq!(of_networks.count(), 3);
+    assert!(bans.iter().all(|ban| ban["network"] != "127.0.0.1"));
+    let is_shared = |event: &Value| event["event"] == "guessing.shared_address";
+    assert!(!daemon.events().iter().any(is_shared));
+}
+
 /// Closed without a word, and the log says why.
 fn refused(daemon: &Daemon, client: &mut Client, reason: &str) -> Value {
     assert_eq!(client.rest(), "");
