@@ -23,6 +23,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use gatepost::account::password::{Parameters, make};
 use gatepost::account::{AccountSettings, Accounts, CredentialStore as _};
 use gatepost::clock::Now;
+use gatepost::containment::{By, Cause, Containment, Login};
 use gatepost::decision::{
     Account, Authentication, Caller, Claim, Origin, Rule, SenderPattern, Standing, Verdict,
 };
@@ -233,7 +234,8 @@ fn refused(criterion: &mut Criterion) {
         format!("[[account]]\nname = \"{name}\"\npassword = \"{hash}\"\n{more}\n")
     };
     let source = entry("alice@example.org", "allow_from = [\"192.0.2.0/24\"]")
-        + &entry("off@example.org", "disabled = true");
+        + &entry("off@example.org", "disabled = true")
+        + &entry("taken@example.org", "");
     std::fs::write(&file, source).unwrap();
     let settings = AccountSettings {
         file,
@@ -245,6 +247,8 @@ fn refused(criterion: &mut Criterion) {
         issuers: Vec::new(),
     };
     let (accounts, _) = Accounts::open(&settings).unwrap();
+    let containment = Arc::new(Containment::default());
+    let accounts = accounts.with_containment(Arc::clone(&containment));
     let login = |name: &str, password: &str, address: &str| {
         let claim = Claim::Password {
             authorization_identity: String::new(),
@@ -260,6 +264,10 @@ fn refused(criterion: &mut Criterion) {
     let (inside, outside) = ("192.0.2.1", "203.0.113.7");
     let accepted = login("alice@example.org", "correct horse", inside);
     assert!(matches!(accepted, Authentication::Accept(_)), "remembered");
+    let accepted = login("taken@example.org", "correct horse", inside);
+    assert!(matches!(accepted, Authentication::Accept(_)), "remembered");
+    let cause = Cause::new(By::Operator, "stolen", Now::read());
+    containment.add(&Login::new("taken@example.org", None), cause);
     let mut group = criterion.benchmark_group("refused");
     group.sample_size(50);
     for (reason, name, password, address) in [
@@ -293,6 +301,18 @@ fn refused(criterion: &mut Criterion) {
             "alice@example.org",
             "correct horse",
             outside,
+        ),
+        (
+            "contained, wrong password",
+            "taken@example.org",
+            "wrong",
+            inside,
+        ),
+        (
+            "contained, right password, remembered",
+            "taken@example.org",
+            "correct horse",
+            inside,
         ),
     ] {
         group.bench_function(reason, |bencher| {

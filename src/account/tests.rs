@@ -7,6 +7,7 @@ use super::token::TokenCheck;
 use super::token::tests::settings as token_settings;
 use super::token::tests::signers::{SIGNERS, claims, set as token_keys};
 use super::*;
+use crate::containment::{By, Cause, Login};
 use crate::decision::Standing;
 use crate::sasl::external::Fingerprint;
 use crate::sasl::scram::Verifier;
@@ -212,12 +213,20 @@ fn every_refusal_costs_one_hash() {
         kept.to_text(),
         kept_expired.to_text(),
     );
+    let (phone, kept_phone) = credential::generate().unwrap();
+    let of_taken = format!(
+        "[[account.credential]]\nname = \"phone\"\nsecret = \"{}\"\n",
+        kept_phone.to_text(),
+    );
     let (accounts, directory) = open(&format!(
-        "{}{}disabled = true\n{}{near}{of_near}[[account]]\nname = \"empty@example.org\"\n",
+        "{}{}disabled = true\n{}{near}{of_near}{}{of_taken}[[account]]\nname = \"empty@example.org\"\n",
         entry("alice@example.org", &hash),
         entry("off@example.org", &hash),
         entry("near@example.org", &hash),
+        entry("taken@example.org", &hash),
     ));
+    let containment = Arc::new(Containment::default());
+    let accounts = accounts.with_containment(Arc::clone(&containment));
     let remembering = AccountSettings {
         cache_for: Some(Duration::from_secs(600)),
         ..settings(&directory.path().join("accounts.toml"))
@@ -237,6 +246,14 @@ fn every_refusal_costs_one_hash() {
         (accepted.clone(), 1)
     );
     assert_eq!(cost("near@example.org", b"secret", inside), (accepted, 0));
+    let accepted = "accept taken@example.org".to_owned();
+    for hashes in [1, 0] {
+        let cost = cost("taken@example.org", b"secret", inside);
+        assert_eq!(cost, (accepted.clone(), hashes));
+    }
+    assert_eq!(cost("taken@example.org", phone.expose(), inside).1, 0);
+    let cause = Cause::new(By::Operator, "stolen", Now::read());
+    containment.add(&Login::new("taken@example.org", None), cause);
     for (name, password, client, reason) in [
         (
             "nobody@example.org",
@@ -260,6 +277,9 @@ fn every_refusal_costs_one_hash() {
             outside,
             "AddressNotAllowed",
         ),
+        ("taken@example.org", b"wrong", inside, "WrongPassword"),
+        ("taken@example.org", b"secret", inside, "Contained"),
+        ("taken@example.org", phone.expose(), inside, "Contained"),
         ("near@example.org", expired.expose(), inside, "Expired"),
     ] {
         let (said, cost) = cost(name, password, client);
