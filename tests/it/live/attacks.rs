@@ -201,6 +201,8 @@ fn until_closed(stream: &mut impl Read) -> io::Result<()> {
 struct Siege {
     over: Arc<AtomicBool>,
     blows: Arc<AtomicU64>,
+    /// Those of them that nothing cut short.
+    whole: Arc<AtomicU64>,
     attackers: Vec<JoinHandle<()>>,
 }
 
@@ -214,13 +216,17 @@ impl Siege {
         attack: impl Fn(&Target) -> io::Result<()> + Clone + Send + 'static,
     ) -> Self {
         let (over, blows) = (Arc::<AtomicBool>::default(), Arc::<AtomicU64>::default());
+        let whole = Arc::<AtomicU64>::default();
         let attackers = (0..attackers)
             .map(|number| {
                 let (target, attack) = (Target::of(world, daemon, number), attack.clone());
                 let (over, blows) = (Arc::clone(&over), Arc::clone(&blows));
+                let whole = Arc::clone(&whole);
                 std::thread::spawn(move || {
                     while !over.load(Ordering::Relaxed) {
-                        let _ = attack(&target);
+                        if attack(&target).is_ok() {
+                            whole.fetch_add(1, Ordering::Relaxed);
+                        }
                         blows.fetch_add(1, Ordering::Relaxed);
                     }
                 })
@@ -229,6 +235,7 @@ impl Siege {
         Self {
             over,
             blows,
+            whole,
             attackers,
         }
     }
@@ -245,11 +252,13 @@ impl Siege {
         assert!(fallen.is_some(), "the attack goes on");
     }
 
-    fn end(self) {
+    /// How many blows nothing cut short.
+    fn end(self) -> u64 {
         self.over.store(true, Ordering::Relaxed);
         for attacker in self.attackers {
             attacker.join().unwrap();
         }
+        self.whole.load(Ordering::Relaxed)
     }
 }
 
@@ -261,6 +270,27 @@ fn besieged(
     open_max: u64,
     attack: impl Fn(&Target) -> io::Result<()> + Clone + Send + 'static,
 ) -> Daemon {
+    lay_siege(world, attackers, open_max, attack).0
+}
+
+/// The same with an attack that comes to its own end: that it does is looked for, else it would show nothing.
+fn besieged_to_the_end(
+    world: &World,
+    attackers: u8,
+    open_max: u64,
+    attack: impl Fn(&Target) -> io::Result<()> + Clone + Send + 'static,
+) -> Daemon {
+    let (daemon, whole) = lay_siege(world, attackers, open_max, attack);
+    assert!(whole > 0, "each attack was cut short");
+    daemon
+}
+
+fn lay_siege(
+    world: &World,
+    attackers: u8,
+    open_max: u64,
+    attack: impl Fn(&Target) -> io::Result<()> + Clone + Send + 'static,
+) -> (Daemon, u64) {
     let daemon = world.start();
     for door in DOORS {
         visit(&daemon, door);
@@ -278,7 +308,7 @@ fn besieged(
         }
     }
     let peak_kib = daemon.memory_kib("VmHWM:");
-    siege.end();
+    let whole = siege.end();
     daemon.all_closed();
     let allowed_kib = quiet_kib + SIEGE_KIB_MAX + open_max * CONNECTION_KIB_MAX;
     assert!(
@@ -289,7 +319,7 @@ fn besieged(
     let honest = world.queued().iter().filter(|one| of_alice(one)).count();
     assert_eq!(honest, (VISITS + 1) * DOORS.len());
     assert_eq!(world.files("drafts"), [""; 0]);
-    daemon
+    (daemon, whole)
 }
 
 /// An honest client logs in and sends a message.

@@ -5,7 +5,9 @@ use std::io::{self, Write};
 use gatepost::server::TlsStart;
 
 use super::super::harness::DOORS;
-use super::{Target, TlsStream, ask, besieged, reply, until_closed, was_bounded, world};
+use super::{
+    Target, TlsStream, ask, besieged, besieged_to_the_end, reply, until_closed, was_bounded, world,
+};
 
 /// Says the same again and again until it is cut off, and reads nothing.
 fn pour(stream: &mut impl Write, octets: &[u8]) -> io::Result<()> {
@@ -54,7 +56,7 @@ fn lines_without_an_end() {
 fn ten_thousand_commands_in_one_batch() {
     const COMMANDS: usize = 10_000;
     let world = world("", "");
-    besieged(&world, 4, 4, |target| {
+    besieged_to_the_end(&world, 4, 4, |target| {
         for door in DOORS {
             let mut stream = target.secured(door)?;
             stream.write_all(&b"NOOP\r\n".repeat(COMMANDS))?;
@@ -140,7 +142,7 @@ fn in_data(target: &Target) -> io::Result<TlsStream> {
 #[test]
 fn header_sections_that_are_all_structure() {
     let world = world("", "");
-    besieged(&world, 4, 4, |target| {
+    besieged_to_the_end(&world, 4, 4, |target| {
         let from = "From: mallory@example.org\r\n".to_owned();
         let part = "Content-Type: multipart/mixed; boundary=\"x\"\r\n\r\n--x\r\n";
         for (text, expected) in [

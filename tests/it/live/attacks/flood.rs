@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 use super::super::harness::{Client, DOORS, Settings, World};
-use super::{Target, ask, besieged, reply, until_closed, was_bounded, world};
+use super::{Target, ask, besieged, besieged_to_the_end, reply, until_closed, was_bounded, world};
 
 /// Bound: `limits.connections_per_address`.
 #[test]
@@ -106,13 +106,34 @@ fn handshakes_that_stop_half_way() {
 /// wait for more than those who came before.
 #[test]
 fn handshakes_without_end() {
+    const AT_A_TIME: usize = 8;
     let world = world("connections_per_address = 4", "");
-    besieged(&world, 4, 4, |target| {
-        for door in DOORS {
-            target.under_tls(door)?;
+    let daemon = besieged_to_the_end(&world, 2, 2 * AT_A_TIME as u64, |target| {
+        drop(target.under_tls(TlsStart::StartTls)?);
+        // All of them want something that costs, before any of them waits for it.
+        let mut begun = Vec::new();
+        for _ in 0..AT_A_TIME {
+            let mut stream = target.connect(TlsStart::Implicit)?;
+            let mut connection = target.connection();
+            // Whoever is turned away may be gone already.
+            if connection.write_tls(&mut stream).is_ok() {
+                begun.push((connection, stream));
+            }
         }
-        Ok(())
+        let mut shaken = 0;
+        for (connection, stream) in &mut begun {
+            let mut result = Ok((0, 0));
+            while connection.is_handshaking() && result.is_ok() {
+                result = connection.complete_io(stream);
+            }
+            shaken += usize::from(result.is_ok());
+        }
+        match shaken {
+            0 => Err(io::Error::other("nobody was heard")),
+            _ => Ok(()),
+        }
     });
+    was_bounded(&daemon, "refused", "limits.connections_per_address");
 }
 
 /// Bound: `limits.login_timeout`, however lively the client is.

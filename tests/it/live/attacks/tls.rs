@@ -18,7 +18,7 @@ use rustls::{
 };
 
 use super::super::harness::{DOORS, trusting};
-use super::{ATTACKER_PATIENCE, Target, ask, besieged, reply, until_closed, world};
+use super::{ATTACKER_PATIENCE, Target, ask, besieged_to_the_end, reply, until_closed, world};
 
 const CHANGE_CIPHER_SPEC: u8 = 20;
 const ALERT: u8 = 21;
@@ -130,7 +130,7 @@ fn besieged_by(version: &'static SupportedProtocolVersion, kind: u8, content: &'
     /// More than any honest client has a reason for.
     const TIMES: usize = 200;
     let world = world("", "");
-    besieged(&world, 2, 2, move |target| {
+    besieged_to_the_end(&world, 2, 2, move |target| {
         let mut records = Records::begin(target, version)?;
         assert!(
             records.repeat(kind, content, TIMES)?,
@@ -144,7 +144,7 @@ fn besieged_by(version: &'static SupportedProtocolVersion, kind: u8, content: &'
 #[test]
 fn records_by_hand_are_understood() {
     let world = world("", "");
-    besieged(&world, 1, 1, |target| {
+    besieged_to_the_end(&world, 1, 1, |target| {
         for version in [&TLS12, &TLS13] {
             let mut records = Records::begin(target, version)?;
             records.send(APPLICATION_DATA, b"QU")?;
@@ -172,7 +172,7 @@ fn renegotiation_without_end() {
 fn key_updates_without_end() {
     besieged_by(&TLS12, HANDSHAKE, &[24, 0, 0, 1, 1]);
     let world = world("", "");
-    besieged(&world, 2, 2, move |target| {
+    besieged_to_the_end(&world, 2, 2, move |target| {
         let mut stream = target.secured(TlsStart::Implicit)?;
         // As many as there is nothing else between are too many; with commands between them they are a client's right.
         for _ in 0..100 {
