@@ -238,6 +238,15 @@ impl Tripwires {
         Some(over)
     }
 
+    /// The last message of the account was not accepted after all, by no fault of its own: the same again is no other one.
+    pub fn take_back(&self, account: &str) {
+        let mut watched = self.lock();
+        if let Some(doings) = watched.accounts.get_mut(account) {
+            doings.messages.take_back(1);
+            watched.changed();
+        }
+    }
+
     /// What counts now is not held against the account any more; whom it knows it still knows.
     pub fn forgive(&self, account: &str) {
         let mut watched = self.lock();
@@ -605,6 +614,12 @@ mod tests {
             send(&wires, "a", &people(0..1), now).unwrap().wire,
             Wire::Messages
         );
+        // Two of them could not be stored: they are handed in again.
+        wires.take_back("a");
+        wires.take_back("a");
+        assert_eq!(send(&wires, "a", &people(0..1), now), None);
+        assert!(send(&wires, "a", &people(0..1), now).is_some());
+        wires.take_back("nobody");
         let later = now.after(11 * MINUTE);
         assert_eq!(send(&wires, "a", &people(0..1), later), None);
 

@@ -383,6 +383,9 @@ impl Connection {
                     }
                     self.undelivered = fingerprint.filter(|_| receipt.is_ok());
                     if receipt.as_ref().map_or(true, |receipt| receipt.repeated) {
+                        if !is_stopped {
+                            services.tripwires.take_back(&login.name);
+                        }
                         self.services.generation.load().policy.refund(
                             ask.account(),
                             ask.recipients(),

@@ -204,6 +204,28 @@ fn many_connections_at_once_are_one_incident() {
     assert_eq!(std::fs::read_to_string(&heard).unwrap().lines().count(), 1);
 }
 
+/// A client that lost the connection, or met a disk that is full, hands the same message in again and again.
+#[test]
+fn the_same_message_again_is_not_another_one() {
+    const TIMES: usize = 5;
+    let world = world("[tripwires]\nmessages_per_10_minutes = 2\n");
+    let daemon = world.start();
+    for number in 0..TIMES {
+        let mut client = Client::in_data(&daemon, TlsStart::Implicit);
+        client.say("From: <alice@example.org>\r\nMessage-ID: <once@example.org>\r\n\r\nhello\r\n.");
+        match number {
+            0 => daemon.event("message.accepted", client.is_me()),
+            _ => daemon.event("message.repeated", client.is_me()),
+        };
+    }
+    assert_eq!(tripped(&daemon), [Value::Null; 0]);
+    assert_eq!(world.files("ready").len(), 2);
+    let mut client = logged_in_as(&daemon, ALICE);
+    assert!(spam(&mut client, ALICE, 0, 1).unwrap().starts_with("250 "));
+    assert_eq!(spam(&mut client, ALICE, 0, 1), Some(OVER.to_owned()));
+    daemon.stop();
+}
+
 #[test]
 fn a_dry_run_only_says_so() {
     let world = world(
