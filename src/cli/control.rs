@@ -25,6 +25,14 @@ pub(super) fn ask(directory: &Path, request: &Request) -> Result<Option<Value>, 
             io::ErrorKind::PermissionDenied => finding
                 .in_file(&path)
                 .hint("be the user that gatepost runs as, or root"),
+            io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
+                let seconds = PATIENCE.as_secs();
+                Finding::error(format!(
+                    "gatepost has not answered within {seconds} seconds"
+                ))
+                .in_file(&path)
+                .hint("what it was asked for goes on: give the command again to hear how it ended")
+            }
             _ => finding.in_file(&path),
         })
     };
