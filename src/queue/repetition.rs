@@ -81,7 +81,13 @@ impl Repetitions {
         loop {
             let other = {
                 let mut table = self.table();
-                table.forget_expired(now());
+                let now = now();
+                table.forget_expired(now);
+                if matches!(table.known.get(&fingerprint), Some(Known::Queued { until, .. }) if *until <= now)
+                {
+                    // Behind one that is remembered for longer, from before the window was made shorter.
+                    table.known.remove(&fingerprint);
+                }
                 match table.known.entry(fingerprint) {
                     Entry::Vacant(entry) => {
                         let ended = Arc::new(Notify::new());
@@ -232,6 +238,18 @@ mod tests {
         assert_eq!(send(&repetitions, "a", 4, now + WINDOW).await, id(4));
         repetitions.delivered(&fingerprint("a"));
         assert_eq!(send(&repetitions, "a", 5, now + WINDOW).await, id(5));
+    }
+
+    #[tokio::test]
+    async fn a_shorter_window_is_not_as_long_as_the_one_before() {
+        let (repetitions, now) = (with_window(), Now::read().instant);
+        let id = MessageId::from_bits;
+        assert_eq!(send(&repetitions, "a", 1, now).await, id(1));
+        repetitions.set_window(Some(Duration::from_secs(60)));
+        assert_eq!(send(&repetitions, "b", 2, now).await, id(2));
+        let later = now + Duration::from_secs(60);
+        assert_eq!(send(&repetitions, "a", 3, later).await, id(1));
+        assert_eq!(send(&repetitions, "b", 4, later).await, id(4));
     }
 
     #[tokio::test]
