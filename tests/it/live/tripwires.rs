@@ -280,6 +280,36 @@ fn logins_from_everywhere_trip() {
     daemon.stop();
 }
 
+/// Recipients that cannot be are what a list that was bought is full of. That there are too many for one message is no
+/// such thing. What was sent along with the one too many is not heard any more.
+#[test]
+fn refused_recipients_trip() {
+    let world = world("[tripwires]\nrefused_recipients_per_hour = 3\n");
+    let daemon = world.start();
+    let mut client = logged_in_as(&daemon, ALICE);
+    client.expect("MAIL FROM:<alice@example.org>", "250 ");
+    for number in 0..106 {
+        let start = if number < 100 { "250 " } else { "452 " };
+        client.expect(&format!("RCPT TO:<p{number}@example.net>"), start);
+    }
+    for number in 0..3 {
+        client.expect(&format!("RCPT TO:<p{number}@>"), "501 ");
+    }
+    client.expect("NOOP", "250 ");
+    assert_eq!(tripped(&daemon), [Value::Null; 0]);
+    client.say("RCPT TO:<one-more@>\r\nRSET\r\nMAIL FROM:<alice@example.org>");
+    for start in ["501 ", "250 ", OVER] {
+        let reply = client.reply();
+        assert!(reply.starts_with(start), "{start}: {reply}");
+    }
+    assert_eq!(client.rest(), "");
+    let event = daemon.event("tripwire", |_| true);
+    assert_eq!(event["wire"], "refused_recipients_per_hour");
+    assert_eq!((&event["count"], &event["allowed"]), (&json!(4), &json!(3)));
+    daemon.event("contained", |_| true);
+    daemon.stop();
+}
+
 #[test]
 fn an_alert_that_fails_or_hangs_keeps_nobody_waiting() {
     for (command, timeout, said) in [
