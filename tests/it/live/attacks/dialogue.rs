@@ -182,12 +182,20 @@ fn messages_without_an_end() {
     let world = world("message_size = \"1MiB\"\ndata_timeout = \"1s\"", "");
     let daemon = besieged(&world, 4, 4, |target| {
         if target.door() == TlsStart::StartTls {
+            let lines = [&[b'x'; 70][..], b"\r\n"].concat().repeat(500);
             let mut stream = in_data(target)?;
             stream.write_all(b"From: <mallory@example.org>\r\n\r\n")?;
-            return pour(
-                &mut stream,
-                &[&[b'x'; 70][..], b"\r\n"].concat().repeat(500),
-            );
+            for _ in 0..40 {
+                stream.write_all(&lines)?;
+            }
+            // In time, or not.
+            let answer = ask(&mut stream, b".\r\n")?;
+            let mut refused = ["552 5.3.4 ", "421 "].iter();
+            let is_refused = refused.any(|start| answer.starts_with(start));
+            assert!(is_refused, "{answer}");
+            let mut stream = in_data(target)?;
+            stream.write_all(b"From: <mallory@example.org>\r\n\r\n")?;
+            return pour(&mut stream, &lines);
         }
         let mut stream = target.logged_in(TlsStart::Implicit)?;
         ask(&mut stream, b"MAIL FROM:<mallory@example.org>\r\n")?;

@@ -213,8 +213,10 @@ fn the_log_is_not_filled_by_strangers() {
 /// Bound: a connection that is gone takes all it had with it.
 #[test]
 fn resets_without_end() {
+    const ATTACKERS: u8 = 4;
+    const PLACES: usize = 10;
     let world = world("connections_per_address = 10", "");
-    besieged(&world, 4, 4, |target| {
+    let daemon = besieged(&world, ATTACKERS, 4, |target| {
         let door = TlsStart::StartTls;
         drop(target.connect(door)?);
         drop(target.connect(TlsStart::Implicit)?);
@@ -231,4 +233,10 @@ fn resets_without_end() {
         stream.write_all(&b"0123456789abcdef\r\n".repeat(10_000))
         // Each of them is reset when it is dropped.
     });
+    // Whoever was there has left no place taken.
+    for number in 0..ATTACKERS {
+        let target = Target::of(&world, &daemon, number);
+        let all: io::Result<Vec<TcpStream>> = (0..PLACES).map(|_| target.greeted()).collect();
+        all.unwrap();
+    }
 }
