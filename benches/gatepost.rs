@@ -118,6 +118,7 @@ fn account() -> Arc<Account> {
         messages_per_hour: None,
         recipients_per_day: None,
         tripwires: None,
+        over_limit: None,
         note: None,
         origin,
         credential: None,

@@ -291,6 +291,13 @@ impl Accounts {
         names
     }
 
+    /// The account of this name, in its compared form, as it stands now.
+    pub fn named(&self, name: &str) -> Option<Arc<Account>> {
+        let state = self.state.load();
+        let record = state.directory.find(name)?;
+        Some(Arc::clone(&record.account))
+    }
+
     /// Whether any credential is a certificate.
     pub fn has_certificates(&self) -> bool {
         self.state.load().directory.has_certificates()

@@ -272,6 +272,26 @@ impl Audit {
                     message_id
                 );
             }
+            Event::MessageHeld {
+                account,
+                id,
+                hold,
+                reason,
+                leaves_about,
+            } => {
+                let leaves_about = rfc3339_milliseconds(*leaves_about);
+                tracing::info!(
+                    event = "message.held",
+                    session,
+                    client,
+                    port,
+                    account,
+                    id = id.as_str(),
+                    hold = hold.as_str(),
+                    leaves_about,
+                    reason
+                );
+            }
             Event::MessageRepeated {
                 account,
                 credential,

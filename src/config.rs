@@ -22,7 +22,7 @@ use self::reader::{Document, Located, Section};
 use crate::account::AccountSettings;
 use crate::account::token::IssuerSettings;
 use crate::audit::{LogFormat, LogSettings};
-use crate::decision::{Limit, Origin};
+use crate::decision::{Limit, Origin, OverLimit};
 use crate::diagnostic::{Finding, nearest};
 use crate::guard::GuessingSettings;
 use crate::policy::PolicySettings;
@@ -340,6 +340,8 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let section = document.section("limits.account");
     let messages_per_hour = section.limit("messages_per_hour", MESSAGES_PER_HOUR);
     let recipients_per_day = section.limit("recipients_per_day", RECIPIENTS_PER_DAY);
+    let over_limit = section.choice_at("over_limit", OverLimit::default(), &OverLimit::WORDS);
+    let held_messages = section.count("held_messages", HELD_MESSAGES, HELD_MESSAGES_BOUNDS);
 
     let tripwires = tripwires::tripwires(document, messages_per_hour.0, recipients_per_day.0);
     let alert = tripwires::alert(document, path, &hostname);
@@ -389,6 +391,7 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
             messages_max,
             messages_per_hour: messages_per_hour.0,
             recipients_per_day: recipients_per_day.0,
+            over_limit: over_limit.0,
             errors_max,
             failed_logins_max,
             idle_timeout,
@@ -426,6 +429,8 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
         policy: PolicySettings {
             messages_per_hour,
             recipients_per_day,
+            over_limit,
+            held_messages,
         },
         queue: SpoolSettings {
             directory,
@@ -860,6 +865,9 @@ const QUEUE_DIRECTORY: &str = "/var/spool/gatepost";
 const MESSAGES_PER_HOUR: Limit = at_most(600);
 const RECIPIENTS_PER_DAY: Limit = at_most(2000);
 
+/// A large mailing, and little beside what the disk has.
+const HELD_MESSAGES: u64 = 10_000;
+
 const fn at_most(count: u64) -> Limit {
     Limit::AtMost(NonZeroU64::new(count).expect("the defaults are not zero"))
 }
@@ -887,6 +895,8 @@ const MESSAGE_SIZE: Bounds<Size> = Bounds::new(Size(64 << 10), Size(1 << 40))
 const HEADER_SIZE: Bounds<Size> = Bounds::new(Size(16 << 10), Size(16 << 20));
 const RECIPIENTS: Bounds<usize> = Bounds::new(100, 100_000)
     .because("RFC 5321 section 4.5.3.1.8 wants room for 100 at least; limits.account is the place to restrain senders");
+/// All of them are files in one directory.
+const HELD_MESSAGES_BOUNDS: Bounds<u64> = Bounds::new(1, 100_000);
 /// RFC 9422 section 4: a limit has six digits.
 const MESSAGES_PER_CONNECTION: Bounds<u32> = Bounds::new(1, 999_999);
 const PRIORITY: Bounds<i8> = Bounds::new(0, 9).because(

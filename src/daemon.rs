@@ -42,6 +42,7 @@ use crate::policy::{Limiter, Policy};
 use crate::queue::{Recovered, Released, Spool, SpoolEvent};
 use crate::sandbox::Sandbox;
 use crate::server::containment::{Trouble, contained_login, put_away};
+use crate::server::over_limit::{Release, take_up};
 use crate::server::{
     Asked, BindError, Bound, ControlSocket, Generation, Listen, Listener, Services,
 };
@@ -201,6 +202,11 @@ impl Daemon {
         let seen = (history, tripwires, alerts);
         let services = Services::new(generation, spool, audit, Arc::new(guard), containment, seen);
         services.note_untidy(!is_tidy);
+        let waiting = take_up(
+            &services.generation.load().policy,
+            &services.spool.directory(),
+        );
+        waiting.map_err(|error| vec![Finding::from(&error)])?;
         for listener in &listeners {
             listener.start(&services);
         }
@@ -353,6 +359,7 @@ impl Daemon {
             self.trace_key.as_ref(),
         )));
         self.services.spool.apply(&config.queue);
+        self.limiter.backlog().wake_all();
         self.services.guard.apply(config.guessing.clone());
         self.log.apply(config.log);
         self.services.audit.apply(config.log);
@@ -419,20 +426,32 @@ impl Daemon {
         }
     }
 
-    /// Begins to release messages whose time has come; one round at a time, beside everything else.
+    /// Begins to release messages whose time or turn has come; one round at a time, beside everything else.
     fn release_due(&mut self) {
         let is_busy = self
             .releasing
             .as_ref()
             .is_some_and(|round| !round.is_finished());
-        let now = Now::read().wall;
-        if is_busy || !self.services.spool.is_release_due(now) {
+        let now = Now::read();
+        let (services, accounts) = (Arc::clone(&self.services), Arc::clone(&self.accounts));
+        let is_time = services.spool.is_release_due(now.wall);
+        let is_turn = self.limiter.backlog().is_due(now.wall);
+        if is_busy || !(is_time || is_turn) {
             return;
         }
-        let spool = self.services.spool.clone();
         let round = move || {
-            for released in spool.release_due(now) {
-                report_released(&released);
+            if is_time {
+                let released = services.spool.release_due(now.wall);
+                released.iter().for_each(report_released);
+            }
+            if is_turn {
+                let release = Release {
+                    spool: &services.spool,
+                    policy: &services.generation.load().policy,
+                    containment: &services.containment,
+                    account: &|name| accounts.named(name),
+                };
+                release.run(now).iter().for_each(report_released);
             }
         };
         self.releasing = Some(tokio::task::spawn_blocking(round));
@@ -447,6 +466,7 @@ impl Daemon {
         let accounts = Arc::clone(&self.accounts);
         match blocking(move || accounts.reload()).await {
             Some(Ok((_, warnings))) => {
+                self.limiter.backlog().wake_all();
                 warn_all(&warnings);
                 tracing::info!(
                     event = "reload",
@@ -546,6 +566,7 @@ impl Daemon {
 
     fn status(&self) -> Value {
         let guessing = self.services.guard.summary(Now::read());
+        let over_limit = self.limiter.backlog().summary(Now::read().wall);
         json!({
             "version": env!("CARGO_PKG_VERSION"),
             "process": std::process::id(),
@@ -557,6 +578,9 @@ impl Daemon {
             "tripwires": self.config.tripwires.mode.0.name(),
             "accounts": self.accounts.summary().accounts,
             "queue": self.config.queue.directory.display().to_string(),
+            "over_limit": over_limit.messages,
+            "over_limit_accounts": over_limit.accounts,
+            "over_limit_next": over_limit.next.map(rfc3339_milliseconds),
             "guessing": guessing.mode.name(),
             "bans": guessing.bans,
             "known_logins": guessing.known,
@@ -783,7 +807,7 @@ fn report_released(released: &Released) {
         id = released.id.as_str(),
         from = released.from,
         reason = released.reason.as_str(),
-        until = rfc3339_milliseconds(released.until),
+        until = released.until.map(rfc3339_milliseconds),
     );
 }
 

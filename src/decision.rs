@@ -43,6 +43,29 @@ pub enum Limit {
     Unlimited,
 }
 
+/// What becomes of a message that is over a limit of its account: `over_limit`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OverLimit {
+    /// It is accepted, and held until the limit has room for it.
+    Hold,
+    /// It is refused, and its client tries again.
+    #[default]
+    Refuse,
+}
+
+impl OverLimit {
+    /// The words that the configuration has for them.
+    pub const WORDS: [(&str, Self); 2] = [("refuse", Self::Refuse), ("hold", Self::Hold)];
+
+    /// The word that the configuration has for it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Hold => "hold",
+            Self::Refuse => "refuse",
+        }
+    }
+}
+
 /// One entry of `send_as`: which addresses an account may send as.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SenderPattern {
@@ -199,6 +222,8 @@ pub struct Account {
     pub recipients_per_day: Option<(Limit, Origin)>,
     /// What it says of its own trip wires; `None`: nothing.
     pub tripwires: Option<Arc<OwnTripwires>>,
+    /// What becomes of its messages over these limits, and where that is written; `None`: what `[limits.account]` says.
+    pub over_limit: Option<(OverLimit, Origin)>,
     /// The operator's own remark.
     pub note: Option<String>,
     /// Where it stands in the accounts file.
@@ -513,7 +538,8 @@ pub enum Question<'a> {
         /// The address of the Sender field, where there is one.
         sender: Option<&'a Mailbox>,
     },
-    /// After the whole message, right before the commit: does it fit the account's limits? `Allow` uses them up.
+    /// After the whole message, right before the commit: does it fit the account's limits? `Allow` uses them up, `Hold`
+    /// takes a place in the line of those who wait for room.
     Message {
         /// How many recipients it has.
         recipients: u64,
@@ -546,8 +572,21 @@ pub struct Rule {
 pub enum Verdict {
     /// Yes, by this rule.
     Allow(Rule),
+    /// Yes, but later. Only the answer to [`Question::Message`].
+    Hold(Postponement),
     /// No.
     Refuse(Refusal),
+}
+
+/// A yes that takes its time: the message is held until a limit has room for it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Postponement {
+    /// Which rule wants it held.
+    pub rule: Rule,
+    /// For the operator: what leaves no room.
+    pub reason: String,
+    /// When it is likely to leave, as things stand.
+    pub leaves_about: Timestamp,
 }
 
 /// A no: what the client hears and what the operator reads.

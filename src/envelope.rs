@@ -295,7 +295,8 @@ impl Hold {
     /// When the message goes on its way by itself, as things stand.
     pub fn releases_at(&self) -> Option<Timestamp> {
         match self.reason {
-            HoldReason::Contained => None,
+            // They go by something else than the time; what is over a limit goes by that first.
+            HoldReason::Contained | HoldReason::OverLimit => None,
             HoldReason::FutureRelease | HoldReason::Operator | HoldReason::Other => self.until,
         }
     }
@@ -311,6 +312,8 @@ pub enum HoldReason {
     FutureRelease,
     /// The operator wants it so.
     Operator,
+    /// A limit of its account has no room for it yet. It leaves when there is, and not before `until`.
+    OverLimit,
     /// Something that another version of gatepost knows.
     #[serde(other)]
     Other,
@@ -323,6 +326,7 @@ impl HoldReason {
             Self::Contained => "contained",
             Self::FutureRelease => "future-release",
             Self::Operator => "operator",
+            Self::OverLimit => "over-limit",
             Self::Other => "other",
         }
     }

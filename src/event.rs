@@ -5,7 +5,8 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use crate::envelope::MessageId;
+use crate::clock::Timestamp;
+use crate::envelope::{HoldReason, MessageId};
 use crate::smtp::reply::Reply;
 
 /// Which connection an event belongs to.
@@ -96,6 +97,19 @@ pub enum Event {
         /// The Message-ID field's value, with its angle brackets, where it is a well-formed one.
         message_id: Option<String>,
     },
+    /// `message.held`: a message that was accepted is withheld for now.
+    MessageHeld {
+        /// Who sent it.
+        account: String,
+        /// Its name in the queue.
+        id: MessageId,
+        /// Why, as its envelope says.
+        hold: HoldReason,
+        /// Why, for the operator.
+        reason: String,
+        /// When it is likely to leave.
+        leaves_about: Timestamp,
+    },
     /// `message.refused`: DATA or BDAT was refused, at once or at its end.
     MessageRefused {
         /// Who sent it.
@@ -156,6 +170,7 @@ impl Event {
             Self::AuthRefused { account, reply, .. } => account.is_none() || reply.code() == 421,
             Self::AuthAccepted { .. }
             | Self::MessageAccepted { .. }
+            | Self::MessageHeld { .. }
             | Self::MessageRefused { .. }
             | Self::MessageAbandoned { .. }
             | Self::MessageRepeated { .. } => false,

@@ -3,15 +3,20 @@
 //! A [`Question`] becomes a [`Verdict`] that names the rule that took it. Nothing here speaks SMTP beyond choosing a
 //! reply, reads a clock, or touches a file except through the limiter's own state. Limits are counted when a message is
 //! about to be committed and only looked at before, so that a refused or abandoned message costs nothing.
+//!
+//! A message over a limit of its account is refused, or held: then it waits in the account's line ([`backlog`]) and uses
+//! the limits up when it [leaves](Policy::pay). Whoever comes while others wait goes behind them.
 
 use std::sync::Arc;
 
 use crate::clock::{Now, Timestamp};
-use crate::decision::{Account, Limit, Origin, Question, Refusal, Rule, Verdict};
+use crate::decision::{Account, Limit, Origin, OverLimit, Question, Refusal, Rule, Verdict};
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::reply::Reply;
 
+pub mod backlog;
 pub mod history;
+mod hold;
 pub mod limit;
 pub mod tripwire;
 mod window;
@@ -26,6 +31,10 @@ pub struct PolicySettings {
     pub messages_per_hour: (Limit, Option<Origin>),
     /// Recipients that one account may send to in any day, and where that is configured.
     pub recipients_per_day: (Limit, Option<Origin>),
+    /// What becomes of messages over these limits, and where that is configured.
+    pub over_limit: (OverLimit, Option<Origin>),
+    /// Messages of one account that may be held for that reason; more are refused.
+    pub held_messages: u64,
 }
 
 /// The rules of one generation of settings. The limiter is shared by all generations.
@@ -57,42 +66,53 @@ impl Policy {
     }
 
     /// Answers a question. To [`Question::Message`], and only to that, `Allow` uses the account's limits up, of both or
-    /// of none; whoever then fails to commit the message gives them back with [`refund`](Self::refund).
+    /// of none; whoever then fails to commit the message gives them back with [`refund`](Self::refund). `Hold` uses up
+    /// those of the credential alone, and takes a place in the account's line: then the message is to be
+    /// [settled](Self::settle) or [withdrawn](Self::withdraw).
     pub fn decide(&self, account: &Account, question: Question<'_>, now: Now) -> Verdict {
         let Question::Message { recipients } = question else {
             return self.foresee(account, question, now);
         };
         let holders = self.limits(account);
-        let wanted: Vec<_> = holders
-            .iter()
-            .map(|holder| {
-                let [messages, to_recipients] = &holder.limits;
-                (
-                    holder.key.as_str(),
-                    [(messages.limit, 1), (to_recipients.limit, recipients)],
-                )
-            })
-            .collect();
-        match self.limiter.take(&wanted, now) {
-            Ok(()) => Verdict::Allow(holders[0].limits[0].rule()),
-            Err(NoRoom { holder, kind, room }) => {
-                let more = match kind {
-                    Kind::Messages => 1,
-                    Kind::Recipients => recipients,
-                };
-                holders[holder].refuse(kind, more, room)
-            }
+        let allow = || Verdict::Allow(holders[0].limits[0].rule());
+        if self.over_limit(account).0 == OverLimit::Refuse {
+            return match self.take(&holders, recipients, now) {
+                Ok(()) => allow(),
+                Err(no_room) => refuse(&holders, no_room, recipients),
+            };
         }
+        if let Verdict::Refuse(refusal) = self.look_at_message(account, recipients, now) {
+            return Verdict::Refuse(refusal);
+        }
+        let nobody_waits = self.waiting(account).messages == 0;
+        if nobody_waits && self.take(&holders, recipients, now).is_ok() {
+            return allow();
+        }
+        let (own, narrower) = (&holders[0], &holders[1..]);
+        if let Err(no_room) = self.take(narrower, recipients, now) {
+            return refuse(narrower, no_room, recipients);
+        }
+        let postponement = self.postponement(account, own, recipients, now);
+        let backlog = self.limiter.backlog();
+        if backlog.enter(&account.name, recipients, self.settings.held_messages) {
+            return Verdict::Hold(postponement);
+        }
+        self.give_back(narrower, recipients, now);
+        self.too_many_held(account)
     }
 
     /// What [`decide`](Self::decide) would answer, without using anything up.
     pub fn foresee(&self, account: &Account, question: Question<'_>, now: Now) -> Verdict {
         match question {
             Question::Author { from, sender } => author(account, from, sender),
-            Question::Message { recipients } => match self.look(account, Kind::Messages, 1, now) {
-                Verdict::Allow(_) => self.look(account, Kind::Recipients, recipients, now),
-                refused => refused,
-            },
+            Question::Message { recipients } => {
+                match self.look_at_message(account, recipients, now) {
+                    Verdict::Allow(rule) => self
+                        .foresee_hold(account, recipients, now)
+                        .map_or(Verdict::Allow(rule), Verdict::Hold),
+                    refused => refused,
+                }
+            }
             Question::Recipient {
                 forward_path,
                 accepted,
@@ -112,9 +132,8 @@ impl Policy {
 
     /// Gives back what `Allow` to a [`Question::Message`] with so many recipients used up, because its commit failed.
     pub fn refund(&self, account: &Account, recipients: u64, now: Now) {
-        for holder in self.limits(account) {
-            self.limiter.give_back(&holder.key, [1, recipients], now);
-        }
+        self.give_back(&self.limits(account), recipients, now);
+        self.limiter.backlog().wake(&account.name);
     }
 
     /// How far the limits of a login are used up: messages per hour and recipients per day of the account, then of its
@@ -145,16 +164,49 @@ impl Policy {
         usage
     }
 
+    /// Whether a message could be accepted now, be it to be held.
+    fn look_at_message(&self, account: &Account, recipients: u64, now: Now) -> Verdict {
+        match self.look(account, Kind::Messages, 1, now) {
+            Verdict::Allow(_) => self.look(account, Kind::Recipients, recipients, now),
+            refused => refused,
+        }
+    }
+
     fn look(&self, account: &Account, kind: Kind, more: u64, now: Now) -> Verdict {
         let holders = self.limits(account);
-        for holder in &holders {
+        let holds = self.over_limit(account).0 == OverLimit::Hold;
+        for (index, holder) in holders.iter().enumerate() {
             let limit = holder.limit(kind);
             match self.limiter.room(&holder.key, kind, limit.limit, more, now) {
                 Room::Enough => {}
+                Room::Frees(_) if index == 0 && holds => {}
                 room => return holder.refuse(kind, more, room),
             }
         }
+        // It would have to wait behind the others.
+        let most = self.settings.held_messages;
+        if holds && self.limiter.backlog().is_full(&account.name, most) {
+            return self.too_many_held(account);
+        }
         Verdict::Allow(holders[0].limit(kind).rule())
+    }
+
+    /// Uses up what a message needs, of all these or of none.
+    fn take(&self, holders: &[Holder], recipients: u64, now: Now) -> Result<(), NoRoom> {
+        let wanted = holders.iter().map(|holder| {
+            let wanted = holder
+                .limits
+                .each_ref()
+                .map(|limit| (limit.limit, limit.kind.units(recipients)));
+            (holder.key.as_str(), wanted)
+        });
+        self.limiter.take(&wanted.collect::<Vec<_>>(), now)
+    }
+
+    fn give_back(&self, holders: &[Holder], recipients: u64, now: Now) {
+        for holder in holders {
+            self.limiter.give_back(&holder.key, [1, recipients], now);
+        }
     }
 
     /// Whose limits hold for a login: those of the account (its own, else those for all), and those of the credential
@@ -238,28 +290,44 @@ impl Holder {
         }
     }
 
-    fn refuse(&self, kind: Kind, more: u64, room: Room) -> Verdict {
-        let limit = self.limit(kind);
-        let name = kind.name();
-        let allowed = match limit.limit {
+    fn allowed(&self, kind: Kind) -> u64 {
+        match self.limit(kind).limit {
             Limit::AtMost(allowed) => allowed.get(),
             // Nothing is refused without a limit; were it, this would be the truth about it.
             Limit::Unlimited => u64::MAX,
-        };
+        }
+    }
+
+    /// So many recipients, or as many as there can be room for at all.
+    fn at_most(&self, recipients: u64) -> u64 {
+        recipients.min(self.allowed(Kind::Recipients))
+    }
+
+    fn no_room(&self, kind: Kind, more: u64) -> String {
+        let (name, allowed, shown) = (kind.name(), self.allowed(kind), &self.shown);
+        format!("{name} = {allowed} of {shown} leaves no room for {more} more")
+    }
+
+    fn refuse(&self, kind: Kind, more: u64, room: Room) -> Verdict {
+        let limit = self.limit(kind);
+        let (name, allowed) = (kind.name(), self.allowed(kind));
         let frees = match room {
             Room::Frees(at) => format!("at {at:.0}"),
             Room::Enough | Room::Never => "with fewer recipients".to_owned(),
         };
-        let reason = format!(
-            "{name} = {allowed} of {} leaves no room for {more} more, {frees}",
-            self.shown
-        );
+        let reason = format!("{}, {frees}", self.no_room(kind, more));
         Verdict::Refuse(Refusal {
             reply: Reply::account_limit(name, allowed, &frees),
             reason,
             rule: Some(limit.rule()),
         })
     }
+}
+
+/// The refusal of a message with so many recipients by one of these.
+fn refuse(holders: &[Holder], no_room: NoRoom, recipients: u64) -> Verdict {
+    let NoRoom { holder, kind, room } = no_room;
+    holders[holder].refuse(kind, kind.units(recipients), room)
 }
 
 /// Whether the login may use the reverse-path.
@@ -387,6 +455,7 @@ mod tests {
             messages_per_hour: None,
             recipients_per_day: None,
             tripwires: None,
+            over_limit: None,
             note: None,
             origin: origin(1),
             credential: None,
@@ -398,6 +467,8 @@ mod tests {
         let settings = PolicySettings {
             messages_per_hour: (messages_per_hour, Some(origin(77))),
             recipients_per_day: (recipients_per_day, None),
+            over_limit: (OverLimit::Refuse, None),
+            held_messages: 10,
         };
         Policy::new(settings, Arc::new(Limiter::default()))
     }
@@ -422,6 +493,7 @@ mod tests {
         };
         match verdict {
             Verdict::Allow(rule) => format!("allow {}", place(&rule)),
+            Verdict::Hold(postponement) => format!("hold {}", place(&postponement.rule)),
             Verdict::Refuse(refusal) => {
                 format!("{}: {}", place(&refusal.rule.unwrap()), refusal.reply)
             }

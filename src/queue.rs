@@ -172,9 +172,16 @@
 //! the envelope as it was: replay and checkpoints leave an envelope alone that is whole and another, since whoever
 //! wrote that has synced it. `release` lets it go before its time, and `remove` removes it.
 //!
+//! With the `reason` `over-limit` it waits for room under the limits of its account, and for `until` as well, if there is
+//! one. The queue knows nothing of limits: whoever does asks for the release of the first ones of an account, and says of
+//! each, when it is certain that it still waits, whether it may go ([`Spool::release_over_limit`]). Then it leaves with the
+//! same steps, in the order of the ids; if its time has not come, it waits for that alone from then on. A crash in
+//! the middle leaves what it leaves of any other release; what it used up of the limits is used up once more then.
+//!
 //! *If the clock is set,* messages are released when it says so: early by as much as it was set forward, which nobody can
 //! tell from a daemon that was away for so long; and late if it was set back.
 
+mod backlog;
 mod containment;
 mod directory;
 pub mod disk;
@@ -200,6 +207,7 @@ use crate::diagnostic::Finding;
 use crate::envelope::MessageId;
 use crate::smtp::reply::Reply;
 
+pub use backlog::{Departure, OverLimit};
 pub use containment::{Afterwards, Freed};
 pub use directory::{Entry, QueueDirectory};
 pub use draft::Draft;

@@ -49,7 +49,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use crate::clock::{Instant, Now, Timestamp};
-use crate::decision::{Account, Claim, Refusal};
+use crate::decision::{Account, Claim, Postponement, Refusal};
 use crate::envelope::{DeliverBy, MessageId};
 use crate::event::Event;
 use crate::message::{Authors, Fingerprinter, Header, HeaderSection};
@@ -248,6 +248,8 @@ struct Transfer {
     octets: u64,
     /// For the log.
     message_id: Option<String>,
+    /// It is to be held for the limits of its account.
+    postponed: Option<Box<Postponement>>,
     /// Of a message with a Message-ID, where repetitions are to be known.
     fingerprinter: Option<Box<Fingerprinter>>,
     /// The end of the data has been read.

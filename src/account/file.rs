@@ -38,13 +38,14 @@ const READ_TRIES: usize = 3;
 pub(super) const CANNOT_LOG_IN: &str = "has no password and cannot log in";
 
 /// All keys of an `[[account]]`.
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "allow_from",
     "credential",
     "disabled",
     "messages_per_hour",
     "name",
     "note",
+    "over_limit",
     "password",
     "recipients_per_day",
     "scram",
@@ -303,6 +304,7 @@ impl<'s> Reader<'s> {
         let disabled = get("disabled").is_some_and(|value| self.boolean(&label, "disabled", value));
         let messages_per_hour = self.own_limit(&label, "messages_per_hour", table);
         let recipients_per_day = self.own_limit(&label, "recipients_per_day", table);
+        let over_limit = self.over_limit(&label, table);
         let allow_from = get("allow_from")
             .map(|value| self.networks(&label, value))
             .unwrap_or_default();
@@ -316,6 +318,7 @@ impl<'s> Reader<'s> {
             messages_per_hour,
             recipients_per_day,
             tripwires,
+            over_limit,
             note,
             origin,
             credential: None,

@@ -181,6 +181,7 @@ JSON: `list` gives an array of objects, `show` one of them. Fields, which are on
   allow_from          array of networks; empty: from everywhere
   messages_per_hour   number, \"unlimited\", or null: what [limits.account] says
   recipients_per_day  the same
+  over_limit          \"refuse\", \"hold\", or null: what [limits.account] says
   tripwires           object of what it says itself, as in the file, or null: what [tripwires] says
   note                text or null
   credentials         array of what `credential list` gives
@@ -487,6 +488,7 @@ fn to_json(record: &Record, memory: &LoginState) -> Value {
         "allow_from": texts(account.allow_from.iter().map(ToString::to_string).collect()),
         "messages_per_hour": limit_json(&account.messages_per_hour),
         "recipients_per_day": limit_json(&account.recipients_per_day),
+        "over_limit": account.over_limit.as_ref().map(|(over_limit, _)| over_limit.name()),
         "tripwires": account.tripwires.as_deref().map(tripwires_json),
         "note": account.note,
         "credentials": credential::to_json(record, memory),
@@ -608,6 +610,9 @@ fn description(record: &Record, memory: &LoginState) -> Vec<String> {
         format!("messages_per_hour   {}", limit(&account.messages_per_hour)),
         format!("recipients_per_day  {}", limit(&account.recipients_per_day)),
     ];
+    if let Some((over_limit, _)) = &account.over_limit {
+        lines.push(format!("over_limit          {}", over_limit.name()));
+    }
     if let Value::Object(said) = account
         .tripwires
         .as_deref()
@@ -636,6 +641,7 @@ password = "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7T
 note = "2nd floor"
 messages_per_hour = 50
 recipients_per_day = "unlimited"
+over_limit = "hold"
 tripwires = { mode = "dry-run", networks_per_hour = 40, refused_recipients_per_hour = "unlimited" }
 
 [[account]]
@@ -702,7 +708,7 @@ disabled = true
                 "name": "alice@example.org", "enabled": true, "has_password": true,
                 "has_scram": false, "last_login": null,
                 "send_as": ["alice@example.org"], "allow_from": [], "messages_per_hour": 50,
-                "recipients_per_day": "unlimited",
+                "recipients_per_day": "unlimited", "over_limit": "hold",
                 "tripwires": {"mode": "dry-run", "networks_per_hour": 40, "refused_recipients_per_hour": "unlimited"},
                 "note": "2nd floor", "credentials": [], "file": "accounts.toml", "line": 1,
             })
@@ -721,7 +727,7 @@ disabled = true
                 "name": "scanner", "enabled": false, "has_password": false,
                 "has_scram": false, "last_login": null,
                 "send_as": ["*@example.org", "<>"], "allow_from": ["192.0.2.0/24"], "messages_per_hour": null,
-                "recipients_per_day": null, "tripwires": null, "note": null, "credentials": [], "file": "accounts.toml", "line": 9,
+                "recipients_per_day": null, "over_limit": null, "tripwires": null, "note": null, "credentials": [], "file": "accounts.toml", "line": 10,
             })
         );
     }

@@ -23,6 +23,8 @@ use crate::guard::{BanView, GUESSING_FILE, Guard};
 use crate::policy::limit::LIMITS_FILE;
 use crate::policy::tripwire::{TRIPWIRES_FILE, Tripwires};
 use crate::policy::{Limiter, Policy, Usage};
+use crate::queue::QueueDirectory;
+use crate::server::over_limit::take_up;
 use crate::session::Profile;
 use crate::smtp::address::{ForwardPath, Mailbox, ReversePath};
 use crate::smtp::command::Parameter;
@@ -75,14 +77,15 @@ JSON, whose fields are only ever added to:
   steps     array of:
     step      text: AUTH, MAIL, HOLD, RCPT, FROM or DATA
     about     text: the address or number in question
-    decision  \"allow\" or \"refuse\"
+    decision  \"allow\", \"hold\" (allowed, and held until a limit has room for it) or \"refuse\"
     rule      null, or an object of name, file and line (null for what is built in or default)
     reply     text on the wire without line end, or null where there is none of its own
     reason    text for the operator, or null
   limits    array of: name, limit (number or \"unlimited\"), used, frees_at (time or null), file, line
   tripwires object of: mode, rule (as above), alert (to and command, arrays) and
     wires    array of: name, allowed (number or \"unlimited\"), counted, file, line,
-             raised_by (null, or file and line of the account's own limit)";
+             raised_by (null, or file and line of the account's own limit)
+  waiting   number: messages of the account that are held until a limit has room for them";
 
 pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
     let config = crate::config::load(config)?.config;
@@ -92,6 +95,13 @@ pub(crate) fn run(config: &Path, args: Args) -> Result<ExitCode, Failure> {
     let (limiter, warning) = Limiter::look_into(&config.queue.directory.join(LIMITS_FILE), now);
     warning.iter().for_each(say);
     let policy = Policy::new(config.policy, Arc::new(limiter));
+    // Without a queue there is nothing in it.
+    if let Ok(queue) = QueueDirectory::open(&config.queue.directory)
+        && let Err(error) = take_up(&policy, &queue)
+    {
+        let text = format!("cannot see what waits for room: {error}");
+        say(Finding::warning(text));
+    }
     let guessing = config.queue.directory.join(GUESSING_FILE);
     let (guard, warning) = Guard::look_into(&guessing, config.guessing, now);
     warning.iter().for_each(say);
@@ -130,6 +140,8 @@ struct Explanation {
     account: String,
     steps: Vec<Step>,
     limits: Vec<Usage>,
+    /// Messages that are held for them.
+    waiting: u64,
     /// Of an account that there is.
     wires: Option<Wires>,
     notes: Vec<String>,
@@ -141,6 +153,8 @@ struct Step {
     step: &'static str,
     about: String,
     allowed: bool,
+    /// Allowed, and held for a limit.
+    held: bool,
     rule: Option<Rule>,
     reply: Option<Reply>,
     reason: Option<String>,
@@ -159,14 +173,28 @@ impl Step {
                 step,
                 about,
                 allowed: true,
+                held: false,
                 rule: Some(rule),
                 reply: yes,
                 reason: None,
+            },
+            Verdict::Hold(postponement) => Self {
+                step,
+                about,
+                allowed: true,
+                held: true,
+                rule: Some(postponement.rule),
+                reply: Some(Reply::queued_over_limit(
+                    "ID",
+                    &format!("{:.0}", postponement.leaves_about),
+                )),
+                reason: Some(postponement.reason),
             },
             Verdict::Refuse(refusal) => Self {
                 step,
                 about,
                 allowed: false,
+                held: false,
                 rule: refusal.rule,
                 reply: Some(refusal.reply),
                 reason: Some(refusal.reason),
@@ -186,6 +214,7 @@ impl Step {
             step,
             about: about.into(),
             allowed: false,
+            held: false,
             rule,
             reply: Some(reply),
             reason: Some(reason.into()),
@@ -205,6 +234,7 @@ fn explain(
         account: args.account.clone(),
         steps: Vec::new(),
         limits: Vec::new(),
+        waiting: 0,
         wires: None,
         notes: Vec::new(),
     };
@@ -367,6 +397,16 @@ fn explain(
             .push(Step::new("DATA", about, verdict, yes));
     }
     explanation.limits = policy.usage(account, now);
+    explanation.waiting = policy.waiting(account).messages;
+    if explanation.waiting > 0 {
+        let (over_limit, origin) = policy.over_limit(account);
+        let place = origin.map_or("by default".to_owned(), |origin| format!("at {origin}"));
+        explanation.notes.push(format!(
+            "messages of the account that wait in hold/ for room under its limits: {}; over_limit = \"{}\" ({place})",
+            explanation.waiting,
+            over_limit.name(),
+        ));
+    }
     Ok(explanation)
 }
 
@@ -520,7 +560,11 @@ impl Explanation {
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for step in &self.steps {
-            let decision = if step.allowed { "allowed" } else { "refused" };
+            let decision = match (step.allowed, step.held) {
+                (true, false) => "allowed",
+                (true, true) => "allowed, and held",
+                (false, _) => "refused",
+            };
             lines.push(format!(
                 "{} {}: {decision}",
                 step.step,
@@ -572,7 +616,11 @@ impl Explanation {
             json!({
                 "step": step.step,
                 "about": step.about,
-                "decision": if step.allowed { "allow" } else { "refuse" },
+                "decision": match (step.allowed, step.held) {
+                    (true, false) => "allow",
+                    (true, true) => "hold",
+                    (false, _) => "refuse",
+                },
                 "rule": rule,
                 "reply": step.reply.as_ref().map(wire),
                 "reason": step.reason,
@@ -598,6 +646,7 @@ impl Explanation {
             "allowed": self.allowed(),
             "steps": steps.collect::<Vec<_>>(),
             "limits": limits.collect::<Vec<_>>(),
+            "waiting": self.waiting,
         });
         if let Some(wires) = &self.wires {
             explanation["tripwires"] = wires.to_json();
@@ -631,6 +680,7 @@ mod tests {
     use clap::Parser as _;
 
     use super::*;
+    use crate::decision::OverLimit;
     use crate::guard::GuessingSettings;
     use crate::policy::PolicySettings;
 
@@ -681,6 +731,8 @@ name = "empty@example.org"
         let settings = PolicySettings {
             messages_per_hour: (six_hundred, None),
             recipients_per_day: (Limit::Unlimited, None),
+            over_limit: (OverLimit::Refuse, None),
+            held_messages: 10_000,
         };
         let policy = Policy::new(settings, Arc::new(Limiter::default()));
         let words = std::iter::once("explain").chain(arguments.split_whitespace());
@@ -902,6 +954,7 @@ limit recipients_per_day = 3 (at accounts.toml:9): 0 used"
                     {"name": "messages_per_hour", "limit": 600, "used": 0, "frees_at": null, "file": null, "line": null},
                     {"name": "recipients_per_day", "limit": 3, "used": 0, "frees_at": null, "file": "accounts.toml", "line": 9},
                 ],
+                "waiting": 0,
             })
         );
     }

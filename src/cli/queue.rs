@@ -14,7 +14,7 @@ use serde::Serialize;
 
 use crate::clock::rfc3339_milliseconds;
 use crate::diagnostic::Finding;
-use crate::envelope::{Envelope, Hold, MessageId, Recipient};
+use crate::envelope::{Envelope, HoldReason, MessageId, Recipient};
 use crate::queue::{Entry, QueueDirectory, QueueError};
 
 use super::{Failure, print, say};
@@ -306,8 +306,14 @@ fn table(entries: &[Entry]) -> String {
 
 /// Where a message is, and when it leaves there by itself.
 fn place(entry: &Entry) -> String {
-    match entry.hold().and_then(Hold::releases_at) {
+    let Some(hold) = entry.hold() else {
+        return entry.place.to_string();
+    };
+    match hold.releases_at() {
         Some(until) => format!("{} until {}", entry.place, rfc3339_milliseconds(until)),
+        None if hold.reason == HoldReason::OverLimit => {
+            format!("{} {}", entry.place, hold.reason.as_str())
+        }
         None => entry.place.to_string(),
     }
 }
@@ -603,6 +609,12 @@ client";
                 hold(HoldReason::Operator, None),
                 "hold",
                 "place      hold\nreason     operator\nreceived",
+            ),
+            (
+                Place::Hold,
+                hold(HoldReason::OverLimit, None),
+                "hold over-limit",
+                "place      hold over-limit\nreason     over-limit\nreceived",
             ),
             (Place::Hold, None, "hold", "place      hold\nreceived"),
             // What it was held for is over.

@@ -76,6 +76,8 @@ pub const KEYS: &[&str] = &[
     "limits.failed_logins_per_connection",
     "limits.account.messages_per_hour",
     "limits.account.recipients_per_day",
+    "limits.account.over_limit",
+    "limits.account.held_messages",
     "tripwires.mode",
     "tripwires.exempt",
     "tripwires.messages_per_10_minutes",

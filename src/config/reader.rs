@@ -325,6 +325,16 @@ impl<'d> Section<'d> {
 
     /// One of a few words.
     pub(super) fn choice<T: Copy>(&self, key: &'static str, default: T, words: &[(&str, T)]) -> T {
+        self.choice_at(key, default, words).0
+    }
+
+    /// The same, and where it was made.
+    pub(super) fn choice_at<T: Copy>(
+        &self,
+        key: &'static str,
+        default: T,
+        words: &[(&str, T)],
+    ) -> (T, Option<Origin>) {
         let list = words
             .iter()
             .map(|(word, _)| format!("\"{word}\""))
@@ -342,7 +352,9 @@ impl<'d> Section<'d> {
                 }),
             other => Err(wrong_kind(key, other, "a text", &hint)),
         })
-        .map_or(default, |choice| choice.value)
+        .map_or((default, None), |choice| {
+            (choice.value, Some(self.document.origin(choice.span)))
+        })
     }
 
     /// A whole number within bounds.

@@ -12,6 +12,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use super::backlog::Backlog;
 use super::window::{Span, Window};
 use crate::clock::{Now, Timestamp};
 use crate::decision::Limit;
@@ -30,6 +31,7 @@ const KEY_BYTES_MAX: usize = 16 << 10;
 #[derive(Debug, Default)]
 pub struct Limiter {
     kept: Kept<Accounts>,
+    backlog: Backlog,
 }
 
 type Accounts = HashMap<String, Windows>;
@@ -77,6 +79,14 @@ impl Kind {
         match self {
             Self::Messages => "messages_per_hour",
             Self::Recipients => "recipients_per_day",
+        }
+    }
+
+    /// How much of it a message with so many recipients is.
+    pub(super) fn units(self, recipients: u64) -> u64 {
+        match self {
+            Self::Messages => 1,
+            Self::Recipients => recipients,
         }
     }
 
@@ -135,7 +145,16 @@ impl Limiter {
         let restore = |file| Ok(restore(file, now));
         let (kept, finding) =
             Kept::look_into(path, STATE_VERSION, loss, Accounts::default, restore);
-        (Self { kept }, finding)
+        let limiter = Self {
+            kept,
+            backlog: Backlog::default(),
+        };
+        (limiter, finding)
+    }
+
+    /// Who waits for room.
+    pub fn backlog(&self) -> &Backlog {
+        &self.backlog
     }
 
     /// Writes the state to its file, if anything changed since the last time, and says whether it did. After an error
@@ -208,6 +227,30 @@ impl Limiter {
         now: Now,
     ) -> Room {
         self.with(account, now, |windows| windows.room(kind, limit, more))
+    }
+
+    /// When `more` will have fitted, if they come as early as there is room for each, and nothing else does. A guess: what
+    /// comes in between delays it.
+    pub(super) fn done_about(
+        &self,
+        account: &str,
+        kind: Kind,
+        limit: Limit,
+        more: u64,
+        now: Now,
+    ) -> Timestamp {
+        let Limit::AtMost(allowed) = limit else {
+            return now.wall;
+        };
+        let before = more.saturating_sub(1);
+        let (rounds, last) = (before / allowed, before % allowed + 1);
+        let first = match self.room(account, kind, limit, last, now) {
+            Room::Frees(at) => at,
+            Room::Enough | Room::Never => now.wall,
+        };
+        let rounds = u32::try_from(rounds).unwrap_or(u32::MAX);
+        let later = kind.span().longest().saturating_mul(rounds);
+        first.checked_add(later).unwrap_or(Timestamp::MAX)
     }
 
     /// What counts now.

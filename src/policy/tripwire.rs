@@ -547,6 +547,7 @@ mod tests {
             messages_per_hour: None,
             recipients_per_day: None,
             tripwires: None,
+            over_limit: None,
             note: None,
             origin: origin(),
             credential: None,

@@ -4,6 +4,7 @@
 //! window and at most one bucket longer, so a limit is never exceeded in any stretch of time of that length.
 
 use std::collections::VecDeque;
+use std::time::Duration;
 
 use crate::clock::Timestamp;
 
@@ -36,6 +37,12 @@ impl Span {
     /// The bucket that `time` falls into.
     pub(super) fn bucket(self, time: Timestamp) -> i64 {
         time.as_second().div_euclid(self.bucket_seconds)
+    }
+
+    /// How long a unit that is counted now counts at most.
+    pub(super) fn longest(self) -> Duration {
+        let seconds = (self.buckets + 1).saturating_mul(self.bucket_seconds);
+        Duration::from_secs(seconds.unsigned_abs())
     }
 
     /// When what counts in `bucket` ceases to count.

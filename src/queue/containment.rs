@@ -15,6 +15,7 @@ use std::sync::Arc;
 use crate::clock::Timestamp;
 use crate::envelope::{Envelope, Hold, HoldReason, MessageId};
 
+use super::backlog::OverLimit;
 use super::directory::QueueDirectory;
 use super::layout::{Part, Place, parse_envelope, read_envelope_text};
 use super::spool::Spool;
@@ -43,6 +44,8 @@ pub struct Freed {
     pub ids: Vec<MessageId>,
     /// Those of them that go on waiting for their time.
     pub waiting: Vec<(Timestamp, MessageId)>,
+    /// Those of them that go on waiting for room under the limits of their account.
+    pub over_limit: Vec<OverLimit>,
 }
 
 impl QueueDirectory {
@@ -105,7 +108,7 @@ impl QueueDirectory {
         let mut trouble = Trouble::default();
         let mut freed = Freed {
             ids: self.select(Place::Hold, is_withheld, &mut trouble)?,
-            waiting: Vec::new(),
+            ..Freed::default()
         };
         match afterwards {
             Afterwards::Keep => trouble.note(self.mark_all(&freed.ids, operators)),
@@ -121,18 +124,24 @@ impl QueueDirectory {
             Afterwards::Release => {
                 let mut ready = Vec::new();
                 for id in &freed.ids {
-                    let hold = match self.envelope(Place::Hold, id) {
-                        Ok(envelope) => envelope.and_then(|envelope| envelope.hold),
+                    let envelope = match self.envelope(Place::Hold, id) {
+                        Ok(envelope) => envelope,
                         Err(error) => {
                             trouble.note(Err(error));
                             continue;
                         }
                     };
+                    let hold = envelope.as_ref().and_then(|envelope| envelope.hold);
                     match hold.and_then(|hold| as_before(hold, now)) {
                         Some(hold) => {
                             trouble.note(self.mark(id, |_| Some(hold)));
                             let until = hold.releases_at();
                             freed.waiting.extend(until.map(|until| (until, id.clone())));
+                            // Its limits have not been used up.
+                            let over_limit = envelope
+                                .as_ref()
+                                .filter(|_| hold.reason == HoldReason::OverLimit);
+                            freed.over_limit.extend(over_limit.map(OverLimit::of));
                         }
                         None => ready.push(id.clone()),
                     }
@@ -360,7 +369,7 @@ fn contained(hold: Option<Hold>, was_ready: bool) -> Option<Hold> {
     match hold {
         Some(hold) if !was_ready => match hold.reason {
             HoldReason::Contained | HoldReason::Operator => None,
-            HoldReason::FutureRelease | HoldReason::Other => Some(Hold {
+            HoldReason::FutureRelease | HoldReason::OverLimit | HoldReason::Other => Some(Hold {
                 reason: HoldReason::Contained,
                 until: hold.until,
                 before: Some(hold.reason),

@@ -183,7 +183,8 @@ impl QueueDirectory {
             .list_directory(&directory)
             .map_err(fault("list", &directory))?;
         let id = |name: &DirectoryEntry| match parse_file_name(&name.name) {
-            Some((id, Part::Envelope)) => Some(id),
+            // To open a named pipe would be to wait for somebody at its other end.
+            Some((id, Part::Envelope)) if name.is_file => Some(id),
             _ => None,
         };
         Ok(names.iter().filter_map(id).collect())
@@ -351,7 +352,7 @@ impl QueueDirectory {
     }
 
     /// Gives a held message an envelope that says this instead; all other fields stay, those of later versions included.
-    fn replace_envelope(
+    pub(super) fn replace_envelope(
         &self,
         id: &MessageId,
         text: &[u8],

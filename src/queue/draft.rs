@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::clock::Now;
-use crate::envelope::{Envelope, MessageId, Receipt};
+use crate::envelope::{Envelope, Hold, HoldReason, MessageId, Receipt};
 use crate::message::Fingerprint;
 
 use super::disk::DiskFile;
@@ -127,6 +127,12 @@ impl Draft {
     /// By what the message is to be known if its client sends it again.
     pub fn identify(&mut self, fingerprint: Fingerprint) {
         self.envelope.fingerprint = Some(fingerprint);
+    }
+
+    /// The message is to be held until the limits of its account have room for it.
+    pub fn postpone(&mut self) {
+        let until = self.envelope.hold.and_then(|hold| hold.until);
+        self.envelope.hold = Some(Hold::new(HoldReason::OverLimit, until));
     }
 
     async fn queue(self) -> Result<Receipt, QueueError> {

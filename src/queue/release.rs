@@ -23,7 +23,7 @@ const TOGETHER_MAX: usize = 1_000;
 /// When a message is tried again that could not be released.
 const RETRY_AFTER: Duration = Duration::from_secs(10);
 
-/// A message that was released because its time had come.
+/// A message that was released because its time had come, or its turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Released {
     /// Its name.
@@ -34,8 +34,8 @@ pub struct Released {
     pub from: String,
     /// Why it had been held.
     pub reason: HoldReason,
-    /// Until when.
-    pub until: Timestamp,
+    /// Until when; `None` if no time was set.
+    pub until: Option<Timestamp>,
 }
 
 /// When to look after which message in `hold/`.
@@ -235,7 +235,7 @@ impl Round<'_> {
             account,
             from: reverse_path,
             reason: hold.reason,
-            until,
+            until: Some(until),
         }))
     }
 

@@ -368,6 +368,9 @@ impl Connection {
                             if let Some(fingerprint) = fingerprint {
                                 draft.identify(fingerprint);
                             }
+                            if ask.is_postponed() {
+                                draft.postpone();
+                            }
                             Box::pin(draft.commit())
                                 .await
                                 .map_err(|error| Refusal::from(&error))
@@ -378,6 +381,10 @@ impl Connection {
                         && !receipt.repeated
                     {
                         let recipients = ask.recipients();
+                        if ask.is_postponed() {
+                            let policy = &self.services.generation.load().policy;
+                            policy.settle(ask.account(), &receipt.id, recipients);
+                        }
                         Box::pin(self.services.queued(ask.account(), &receipt.id, recipients))
                             .await;
                     }
@@ -386,11 +393,12 @@ impl Connection {
                         if !is_stopped {
                             services.tripwires.take_back(&login.name);
                         }
-                        self.services.generation.load().policy.refund(
-                            ask.account(),
-                            ask.recipients(),
-                            Now::read(),
-                        );
+                        let policy = &self.services.generation.load().policy;
+                        let (account, recipients) = (ask.account(), ask.recipients());
+                        match ask.is_postponed() {
+                            true => policy.withdraw(account, recipients, Now::read()),
+                            false => policy.refund(account, recipients, Now::read()),
+                        }
                     }
                     ask.answer(receipt);
                 }

@@ -10,8 +10,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use super::Services;
 use super::alert::Incident;
+use super::{Services, over_limit};
 use crate::clock::{Now, rfc3339_milliseconds};
 use crate::containment::{By, Cause, Containment, Login};
 use crate::control::{ContainReport, ContainedLogin, HeldMail, UncontainReport};
@@ -230,10 +230,12 @@ impl Services {
     ) -> Result<UncontainReport, Trouble> {
         let (parts, spool) = (self.parts(), self.spool.clone());
         let tripwires = Arc::clone(&self.tripwires);
+        let policy = Arc::clone(&self.generation.load().policy);
         let work = move || {
             let (report, freed) = parts.uncontain(&login, held, Now::read())?;
             tripwires.forgive(&login.account);
             spool.expect_release(&freed);
+            over_limit::expect(&policy, &freed.over_limit);
             for ended in &report.ended {
                 tracing::info!(
                     event = "uncontained",

@@ -34,6 +34,7 @@ mod control;
 mod doors;
 mod listener;
 mod login;
+pub mod over_limit;
 pub mod proxy;
 mod sessions;
 mod shut;

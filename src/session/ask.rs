@@ -7,7 +7,10 @@ use std::mem::replace;
 use std::sync::Arc;
 
 use super::{Greeting, Input, Ready, Session, Stage, State, TlsFacts, Transaction, Transfer};
-use crate::decision::{Account, Authentication, Claim, Question, Refusal, Unavailable, Verdict};
+use crate::clock::Timestamp;
+use crate::decision::{
+    Account, Authentication, Claim, Postponement, Question, Refusal, Unavailable, Verdict,
+};
 use crate::envelope::{Client, Envelope, Hold, HoldReason, MessageId, Receipt, Recipient};
 use crate::event::Event;
 use crate::message::{Fingerprint, HeaderSection};
@@ -322,9 +325,16 @@ impl PolicyAsk<'_> {
         }
     }
 
-    /// Yes or no.
+    /// Yes or no, or yes but later.
     pub fn answer(self, verdict: Verdict) {
         let session = self.session;
+        let (verdict, postponed) = match verdict {
+            Verdict::Hold(postponement) => {
+                let rule = postponement.rule.clone();
+                (Verdict::Allow(rule), Some(Box::new(postponement)))
+            }
+            verdict => (verdict, None),
+        };
         match (replace(&mut session.state, State::Closed), verdict) {
             (State::JudgingSender(ready, proposal), Verdict::Allow(_)) => {
                 let reply = match (proposal.parameters.priority, proposal.terms.priority) {
@@ -361,7 +371,8 @@ impl PolicyAsk<'_> {
             (State::JudgingAuthors(transfer, _), Verdict::Refuse(refusal)) => {
                 session.refuse_data(transfer, refusal)
             }
-            (State::JudgingMessage(transfer), Verdict::Allow(_)) => {
+            (State::JudgingMessage(mut transfer), Verdict::Allow(_)) => {
+                transfer.postponed = postponed;
                 session.state = State::Committing(transfer)
             }
             (State::JudgingMessage(transfer), Verdict::Refuse(refusal)) => {
@@ -442,6 +453,7 @@ impl BeginAsk<'_> {
                     input,
                     octets: 0,
                     message_id: None,
+                    postponed: None,
                     fingerprinter: None,
                     ended: false,
                     stage: Stage::Header(HeaderSection::default()),
@@ -468,6 +480,30 @@ impl BeginAsk<'_> {
                 }
             }
         }
+    }
+}
+
+impl Session {
+    /// A message was accepted, and is held for the limits of its account.
+    fn report_postponed(
+        &mut self,
+        transaction: &Transaction,
+        id: &MessageId,
+        postponement: Postponement,
+    ) -> Reply {
+        // It leaves when both allow it.
+        let release_at = transaction.terms.release_at;
+        let leaves_about = postponement
+            .leaves_about
+            .max(release_at.unwrap_or(Timestamp::MIN));
+        self.events.push_back(Event::MessageHeld {
+            account: transaction.ready.account.name.clone(),
+            id: id.clone(),
+            hold: HoldReason::OverLimit,
+            reason: postponement.reason,
+            leaves_about,
+        });
+        Reply::queued_over_limit(id.as_str(), &format!("{leaves_about:.0}"))
     }
 }
 
@@ -547,6 +583,11 @@ impl CommitAsk<'_> {
             .collect()
     }
 
+    /// Whether it is to be held for the limits of its account.
+    pub fn is_postponed(&self) -> bool {
+        self.transfer().postponed.is_some()
+    }
+
     /// By what the message is known if it comes again.
     pub fn fingerprint(&self) -> Option<Fingerprint> {
         let fingerprinter = self.transfer().fingerprinter.as_ref()?;
@@ -568,6 +609,7 @@ impl CommitAsk<'_> {
         };
         let reply = match answer {
             Ok(receipt) => {
+                let postponed = transfer.postponed.filter(|_| !receipt.repeated);
                 let transaction = &transfer.transaction;
                 let account = transaction.ready.account.name.clone();
                 let credential = transaction.ready.account.credential_name();
@@ -594,7 +636,12 @@ impl CommitAsk<'_> {
                         message_id,
                     }
                 });
-                Reply::queued(receipt.id.as_str())
+                match postponed {
+                    Some(postponement) => {
+                        session.report_postponed(transaction, &receipt.id, *postponement)
+                    }
+                    None => Reply::queued(receipt.id.as_str()),
+                }
             }
             Err(refusal) => {
                 let reply = refusal.reply.clone();

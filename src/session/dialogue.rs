@@ -7,7 +7,7 @@ use zeroize::Zeroizing;
 use super::{
     Addressee, Discard, Greeting, Input, Proposal, QUIT, Ready, Session, State, Terms, Transaction,
 };
-use crate::decision::Limit;
+use crate::decision::{Limit, OverLimit};
 use crate::envelope::{Body, DeliverByMode};
 use crate::event::Event;
 use crate::sasl::external::Certificate;
@@ -197,7 +197,14 @@ impl Session {
                 let own = |limit: &Option<(Limit, _)>, general| {
                     at_most(limit.as_ref().map_or(general, |(limit, _)| *limit))
                 };
-                let messages = own(&account.messages_per_hour, profile.messages_per_hour);
+                let over_limit = account.over_limit.as_ref();
+                let messages = match over_limit
+                    .map_or(profile.over_limit, |(over_limit, _)| *over_limit)
+                {
+                    // They are accepted, however many.
+                    OverLimit::Hold => u64::MAX,
+                    OverLimit::Refuse => own(&account.messages_per_hour, profile.messages_per_hour),
+                };
                 let recipients = own(&account.recipients_per_day, profile.recipients_per_day);
                 // Both hold: those of the credential and those of its account.
                 match &account.credential {

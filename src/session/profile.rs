@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::decision::Limit;
+use crate::decision::{Limit, OverLimit};
 use crate::message::token::TraceKey;
 use crate::sasl::Mechanism;
 use crate::sasl::bearer::Hint;
@@ -40,6 +40,8 @@ pub struct Profile {
     pub messages_per_hour: Limit,
     /// Likewise, how many recipients in a day.
     pub recipients_per_day: Limit,
+    /// Likewise, what becomes of messages over these limits.
+    pub over_limit: OverLimit,
     /// Errors (any 5xx reply to a command) on one connection before it is closed.
     pub errors_max: u32,
     /// Failed AUTH on one connection before it is closed.
@@ -76,6 +78,7 @@ impl Default for Profile {
             messages_max: 1000,
             messages_per_hour: Limit::Unlimited,
             recipients_per_day: Limit::Unlimited,
+            over_limit: OverLimit::Refuse,
             errors_max: 20,
             failed_logins_max: 3,
             idle_timeout: Duration::from_secs(5 * 60),

@@ -190,6 +190,13 @@ impl Reply {
         Self::new(250, 0, 0, format!("queued as {id}"))
     }
 
+    /// The message is on stable storage, and is held until its account's limits have room for it, at about that time.
+    pub fn queued_over_limit(id: &str, leaves_about: &str) -> Self {
+        let text =
+            format!("queued as {id}, held by the account's limits until about {leaves_about}");
+        Self::new(250, 0, 0, text)
+    }
+
     /// RSET, NOOP.
     pub fn ok() -> Self {
         Self::new(250, 0, 0, "ok")
@@ -447,6 +454,12 @@ impl Reply {
             28,
             format!("limit {limit} = {allowed} reached, try again {frees}"),
         )
+    }
+
+    /// As many messages are held over the account's limits as may be.
+    pub fn too_many_held() -> Self {
+        let text = "too many messages are held over the account's limits, try again later";
+        Self::new(450, 7, 28, text)
     }
 
     /// More recipients than one message may have (RFC 5321 section 4.5.3.1.10).

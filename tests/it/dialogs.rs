@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::clock::Now;
-use gatepost::decision::{Limit, Refusal, Verdict};
+use gatepost::decision::{Limit, OverLimit, Refusal, Verdict};
 use gatepost::envelope::{MessageId, Receipt};
 use gatepost::event::Event;
 use gatepost::policy::{Limiter, Policy, PolicySettings};
@@ -94,6 +94,8 @@ fn parse(path: &Path) -> Dialogue {
         limits: PolicySettings {
             messages_per_hour: (Limit::Unlimited, None),
             recipients_per_day: (Limit::Unlimited, None),
+            over_limit: (OverLimit::Refuse, None),
+            held_messages: 10_000,
         },
         under_tls: true,
         certificate: None,
@@ -170,6 +172,13 @@ fn set(dialogue: &mut Dialogue, words: &str) {
             .collect();
         return;
     }
+    if name == "over_limit" {
+        let mut words = OverLimit::WORDS.into_iter();
+        let (_, over_limit) = words.find(|(word, _)| *word == value).unwrap();
+        dialogue.limits.over_limit.0 = over_limit;
+        dialogue.profile.over_limit = over_limit;
+        return;
+    }
     if name == "scope" {
         dialogue.profile.token_hint.scope = Some(value.to_owned());
         return;
@@ -186,6 +195,7 @@ fn set(dialogue: &mut Dialogue, words: &str) {
             dialogue.limits.recipients_per_day.0 = at_most;
             profile.recipients_per_day = at_most;
         }
+        "held_messages" => dialogue.limits.held_messages = number,
         "deliver_by_min" => profile.deliver_by_min = Some(Duration::from_secs(number)),
         "future_release_max" => profile.future_release_max = Duration::from_secs(number),
         "messages_max" => profile.messages_max = number as u32,
@@ -256,6 +266,9 @@ fn event_words(event: &Event) -> String {
         Event::MailRefused { reason, .. } => format!("mail.refused {reason}"),
         Event::MessageAbandoned { .. } => "message.abandoned".to_owned(),
         Event::MessageAccepted { .. } => "message.accepted".to_owned(),
+        Event::MessageHeld { hold, reason, .. } => {
+            format!("message.held {} {reason}", hold.as_str())
+        }
         Event::MessageRepeated { .. } => "message.repeated".to_owned(),
         Event::MessageRefused { reason, .. } => format!("message.refused {reason}"),
         Event::RcptRefused { reason, .. } => format!("rcpt.refused {reason}"),
@@ -386,14 +399,20 @@ impl Memory {
                 }
                 Step::Commit(ask) if Self::fails(&mut self.fault, Fault::Commit) => {
                     self.draft = None;
-                    self.policy
-                        .refund(ask.account(), ask.recipients(), self.now);
+                    let (account, recipients) = (ask.account(), ask.recipients());
+                    match ask.is_postponed() {
+                        true => self.policy.withdraw(account, recipients, self.now),
+                        false => self.policy.refund(account, recipients, self.now),
+                    }
                     ask.answer(Err(Refusal::new(Reply::storage_failed(), "disk error")));
                 }
                 Step::Commit(ask) => {
                     let message = self.draft.take().unwrap();
-                    let receipt =
-                        Receipt::new(MessageId::from_bits(self.ids), message.len() as u64);
+                    let id = MessageId::from_bits(self.ids);
+                    if ask.is_postponed() {
+                        self.policy.settle(ask.account(), &id, ask.recipients());
+                    }
+                    let receipt = Receipt::new(id, message.len() as u64);
                     self.stored.push(message);
                     ask.answer(Ok(receipt));
                 }

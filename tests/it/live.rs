@@ -22,6 +22,7 @@ mod load;
 mod log;
 mod logins;
 mod mounts;
+mod over_limit;
 mod proxied;
 mod proxy_programs;
 mod reload;

@@ -20,6 +20,7 @@ mod journal_damage;
 mod journal_simulation;
 mod live;
 mod model_disk;
+mod over_limit;
 mod process;
 mod queue_contain;
 mod queue_crash;

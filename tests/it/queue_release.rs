@@ -131,7 +131,7 @@ fn a_message_is_released_at_its_time_and_once() {
             account: "alice@example.org".to_owned(),
             from: "alice@example.org".to_owned(),
             reason: HoldReason::FutureRelease,
-            until: due(),
+            until: Some(due()),
         };
         assert_eq!(released.first(), Some(&first));
         assert!(are(&ids(&released), &[1, 2]), "{released:?}");

@@ -7,7 +7,8 @@
 //! * acknowledged messages are exactly those committed, each once;
 //! * what is stored is our fields and then what the client sent, to the octet, without dot-stuffing and Bcc;
 //! * nothing is stored for a client without a login, nor from a sender who is not the account's own;
-//! * limits hold, and a message that was not committed has used nothing of them;
+//! * limits hold, and a message that was not committed has used nothing of them; where what is over them is accepted to be
+//!   held, it waits, each message once, and one that was not committed does not;
 //! * every session ends, and leaves nothing behind.
 //!
 //! A failing test prints its seed; `GATEPOST_SEED=123 cargo test --test it simulation` runs that one alone.
@@ -17,7 +18,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use gatepost::clock::{Now, Timestamp};
-use gatepost::decision::{Authentication, Limit, Question, Refusal};
+use gatepost::decision::{Authentication, Limit, OverLimit, Question, Refusal};
 use gatepost::envelope::{Envelope, MessageId, Receipt};
 use gatepost::event::Event;
 use gatepost::policy::{Limiter, Policy, PolicySettings};
@@ -61,6 +62,7 @@ fn worlds_hold_together() {
             acknowledged_chunks,
             faults,
             limited,
+            postponed,
             refused_logins,
             refused_messages,
             shut_down,
@@ -72,6 +74,7 @@ fn worlds_hold_together() {
             acknowledged_chunks,
             faults,
             limited,
+            postponed,
             refused_logins,
             refused_messages,
             shut_down,
@@ -89,6 +92,7 @@ struct Summary {
     acknowledged_chunks: u64,
     faults: u64,
     limited: u64,
+    postponed: u64,
     refused_logins: u64,
     refused_messages: u64,
     shut_down: u64,
@@ -105,6 +109,8 @@ struct ModelQueue {
 
 struct Committed {
     envelope: Envelope,
+    /// For the limits of its account.
+    postponed: bool,
     text: Vec<u8>,
     time: Timestamp,
 }
@@ -191,9 +197,15 @@ struct Sent {
 impl World {
     fn new(seed: u64, start: Now) -> Self {
         let mut chance = Chance::from_seed(seed);
+        let over_limit = match seed % 2 {
+            0 => OverLimit::Refuse,
+            _ => OverLimit::Hold,
+        };
         let settings = PolicySettings {
             messages_per_hour: (Limit::AtMost(MESSAGES_PER_HOUR.try_into().unwrap()), None),
             recipients_per_day: (Limit::Unlimited, None),
+            over_limit: (over_limit, None),
+            held_messages: 10_000,
         };
         let disk_fails = chance.pick(&[0, 0, 4, 20]);
         let mut world = Self {
@@ -327,7 +339,7 @@ impl World {
             let line = String::from_utf8(client.incoming.drain(..end + 2).collect()).unwrap();
             let line = line.trim_end().to_owned();
             if let Some(id) = line.strip_prefix("250 2.0.0 queued as ") {
-                client.acknowledged.push(id.to_owned());
+                client.acknowledged.push(id[..26].to_owned());
             }
             if line.as_bytes().get(3) == Some(&b' ') {
                 client.hear(&line);
@@ -420,16 +432,25 @@ impl World {
                     match disk(sum) {
                         Ok(()) => {
                             let size = text.len() as u64;
+                            let (postponed, recipients) = (ask.is_postponed(), ask.recipients());
+                            if postponed {
+                                self.policy.settle(ask.account(), &id, recipients);
+                                sum.postponed += 1;
+                            }
                             queue.committed.push(Committed {
                                 envelope,
+                                postponed,
                                 text,
                                 time: self.now.wall,
                             });
                             ask.answer(Ok(Receipt::new(id, size)));
                         }
                         Err(refusal) => {
-                            self.policy
-                                .refund(ask.account(), ask.recipients(), self.now);
+                            let (account, recipients) = (ask.account(), ask.recipients());
+                            match ask.is_postponed() {
+                                true => self.policy.withdraw(account, recipients, self.now),
+                                false => self.policy.refund(account, recipients, self.now),
+                            }
                             ask.answer(Err(refusal));
                         }
                     }
@@ -520,7 +541,7 @@ impl World {
                 .queue
                 .committed
                 .iter()
-                .filter(|committed| committed.envelope.account == name)
+                .filter(|committed| committed.envelope.account == name && !committed.postponed)
                 .map(|committed| committed.time)
                 .collect();
             let within = |end: Timestamp, seconds: i64| {
@@ -532,6 +553,13 @@ impl World {
                 assert!(within(*time, 3600) <= MESSAGES_PER_HOUR, "{name}");
             }
             let account = self.accounts.named(name).unwrap();
+            let postponed = self
+                .queue
+                .committed
+                .iter()
+                .filter(|committed| committed.envelope.account == name && committed.postponed);
+            let waiting = self.policy.waiting(&account);
+            assert_eq!(waiting.messages, postponed.count() as u64, "{name}");
             let usage = self.policy.usage(&account, self.now);
             let messages = &usage[0];
             let now = self.now.wall;
@@ -592,7 +620,8 @@ impl Client {
             && let Some(sent) = self.sent.last_mut()
             && sent.id.is_none()
         {
-            sent.id = line.strip_prefix("250 2.0.0 queued as ").map(str::to_owned);
+            let said = line.strip_prefix("250 2.0.0 queued as ");
+            sent.id = said.map(|said| said[..26].to_owned());
         }
     }
 

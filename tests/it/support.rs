@@ -11,8 +11,8 @@ use gatepost::account::{BoxFuture, CredentialStore};
 use gatepost::audit::Audit;
 use gatepost::clock::Now;
 use gatepost::decision::{
-    Account, Authentication, Caller, Claim, Credential, Grant, Limit, Origin, RecipientPattern,
-    RefusedLogin, SenderPattern, TokenFault, Unavailable,
+    Account, Authentication, Caller, Claim, Credential, Grant, Limit, Origin, OverLimit,
+    RecipientPattern, RefusedLogin, SenderPattern, TokenFault, Unavailable,
 };
 use gatepost::guard::{Guard, GuessingSettings, Mode as GuessingMode};
 use gatepost::policy::history::History;
@@ -81,6 +81,7 @@ impl FixedAccounts {
                 messages_per_hour: None,
                 recipients_per_day: None,
                 tripwires: None,
+                over_limit: None,
                 note: None,
                 origin: origin.clone(),
                 credential: None,
@@ -330,6 +331,8 @@ pub(crate) fn policy(directory: &Path) -> Policy {
     let settings = PolicySettings {
         messages_per_hour: (Limit::Unlimited, None),
         recipients_per_day: (Limit::Unlimited, None),
+        over_limit: (OverLimit::Refuse, None),
+        held_messages: 10_000,
     };
     let (limiter, _) = Limiter::open(&directory.join("limits.json"), Now::read());
     Policy::new(settings, Arc::new(limiter))

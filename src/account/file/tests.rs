@@ -5,7 +5,7 @@ use std::num::NonZeroU64;
 use ipnet::IpNet;
 
 use super::*;
-use crate::decision::{Limit, Origin, TripwireMode};
+use crate::decision::{Limit, Origin, OverLimit, TripwireMode};
 
 const HASH: &str =
     "$argon2id$v=19$m=256,t=2,p=1$c29tZXNhbHQ$nf65EOgLrQMR/uIPnA4rEsF5h7TKyQwu9U1bMCHGi/4";
@@ -81,6 +81,39 @@ note = "2nd floor"
     assert_eq!(networks, ["192.0.2.0/24", "2001:db8::1/128"]);
     assert_eq!(scanner.note.as_deref(), Some("2nd floor"));
     assert!(directory.find("alice@example.org").is_none());
+}
+
+#[test]
+fn what_becomes_of_messages_over_the_limits() {
+    let account = |over_limit: &str| {
+        format!(
+            "[[account]]\nname = \"alice\"\npassword = \"{HASH}\"\nsend_as = [\"*\"]\n{over_limit}\n"
+        )
+    };
+    for (line, expected) in [
+        ("", None),
+        ("over_limit = \"refuse\"", Some((OverLimit::Refuse, 5))),
+        ("over_limit = \"hold\"", Some((OverLimit::Hold, 5))),
+    ] {
+        let (directory, warnings) = parse(&account(line)).unwrap();
+        assert_eq!(warnings, []);
+        let over_limit = directory.find("alice").unwrap().account.over_limit.clone();
+        let over_limit = over_limit.map(|(over_limit, origin)| (over_limit, origin.line));
+        assert_eq!(over_limit, expected);
+    }
+    for wrong in ["over_limit = \"queue\"", "over_limit = true"] {
+        assert_eq!(
+            said(&account(wrong)),
+            "accounts.toml:5:14: account `alice`: over_limit is not \"refuse\" or \"hold\" (hint: over_limit = \"hold\")"
+        );
+    }
+    // A credential has no say in it.
+    let credential = format!(
+        "{}[[account.credential]]\nname = \"a\"\nsecret = \"sha256:LPJNul+wow4m6DsqxbninhsWHlwfp0JecwQzYpOLmCQ\"\nover_limit = \"hold\"\n",
+        account("")
+    );
+    let text = said(&credential);
+    assert!(text.contains("unknown key `over_limit`"), "{text}");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::Reader;
-use crate::decision::{Limit, Origin, SenderPattern};
+use crate::decision::{Limit, Origin, OverLimit, SenderPattern};
 
 /// A number that is not 0, or `"unlimited"`.
 pub(super) fn limit_of(value: &Spanned<DeValue<'_>>) -> Option<Limit> {
@@ -150,6 +150,23 @@ impl Reader<'_> {
         let value = table.get(key)?;
         let origin = self.notes.origin(&value.span());
         self.limit(label, key, value).map(|limit| (limit, origin))
+    }
+
+    /// What becomes of its messages over its limits, and where that is written.
+    pub(super) fn over_limit(
+        &mut self,
+        label: &str,
+        table: &DeTable<'_>,
+    ) -> Option<(OverLimit, Origin)> {
+        let value = table.get("over_limit")?;
+        let text = value.get_ref().as_str();
+        let mut words = OverLimit::WORDS.into_iter();
+        let Some((_, over_limit)) = words.find(|(word, _)| Some(*word) == text) else {
+            let wanted = "\"refuse\" or \"hold\"";
+            self.wrong_type(label, "over_limit", value, wanted, "over_limit = \"hold\"");
+            return None;
+        };
+        Some((over_limit, self.notes.origin(&value.span())))
     }
 
     pub(super) fn note(&mut self, label: &str, table: &DeTable<'_>) -> Option<String> {

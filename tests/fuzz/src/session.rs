@@ -115,6 +115,7 @@ pub(super) static ALICE: LazyLock<Arc<Account>> = LazyLock::new(|| {
         messages_per_hour: None,
         recipients_per_day: None,
         tripwires: None,
+        over_limit: None,
         note: None,
         origin,
         credential: None,
