@@ -75,6 +75,11 @@ impl HeaderSection {
         Progress::Incomplete
     }
 
+    /// How many octets are kept.
+    pub fn held_bytes(&self) -> usize {
+        self.bytes.len()
+    }
+
     /// How many octets had to be looked at so far: the section, and of the line behind it, or of one that has not ended,
     /// what is in front of its CRLF. It does not depend on the pieces that the message comes in.
     pub fn examined_bytes(&self) -> usize {

@@ -434,6 +434,40 @@ impl Session {
         self.messages
     }
 
+    /// How many octets of what the client sent are held: unread ones, a header section, a body on its way to the draft.
+    /// While the session waits, at most [`held_bytes_max`](Self::held_bytes_max).
+    pub fn held_bytes(&self) -> usize {
+        let section = match &self.state {
+            State::Data(transfer) | State::Chunks(transfer) => match &transfer.stage {
+                Stage::Header(section) => section.held_bytes(),
+                Stage::Body | Stage::Refused(_) => 0,
+            },
+            State::JudgingAuthors(_, judged) => judged.header.as_sent().len() + judged.body.len(),
+            _ => 0,
+        };
+        self.framer.unread_bytes() + self.unstored.len() + section
+    }
+
+    /// How many octets of the client's the session can hold while it waits, as things stand: a line, a header section,
+    /// or, between two chunks, both. In between it holds what it is given at once, too.
+    pub fn held_bytes_max(&self) -> usize {
+        let line = match &self.state {
+            State::Data(_) => HALF_AN_END_BYTES,
+            _ => self.line_bytes_max(),
+        };
+        let section = match &self.state {
+            State::Data(transfer) | State::Chunks(transfer)
+                if matches!(transfer.stage, Stage::Header(_)) =>
+            {
+                // A CR at its end is not counted before its LF comes.
+                usize::try_from(self.profile.header_bytes_max)
+                    .map_or(usize::MAX, |most| most.saturating_add(1))
+            }
+            _ => 0,
+        };
+        section.saturating_add(line)
+    }
+
     /// Whether the client has logged in.
     pub fn is_authenticated(&self) -> bool {
         !matches!(
@@ -598,6 +632,9 @@ impl Session {
         }
     }
 }
+
+/// Of data, so much can wait for what follows: a CR may be half of a line's end, a period and a CR half of the message's.
+const HALF_AN_END_BYTES: usize = 2;
 
 /// How many replies with a 4 one connection may hear. They are no fault of the client, but each of them is a line of the
 /// log, and a client that has heard so many should come again later. A mailing of a thousand recipients that are too many

@@ -27,19 +27,9 @@ use crate::smtp::reply::Reply;
 impl Session {
     /// Reads one line and acts on it; whether there was one.
     pub(super) fn read_line(&mut self) -> bool {
-        let authenticating = matches!(
-            self.state,
-            State::Authenticating(..) | State::Confirming(_) | State::Failing(_)
-        );
-        let may_authenticate = self.link.tls.is_some() && matches!(self.state, State::Greeted(_));
+        let authenticating = self.awaits_response();
         let command_bytes_max = command_line_bytes_max(&self.profile.extensions);
-        let bytes_max = if authenticating {
-            AUTH_RESPONSE_BYTES_MAX + 2
-        } else if may_authenticate {
-            AUTH_COMMAND_BYTES_MAX
-        } else {
-            command_bytes_max
-        };
+        let bytes_max = self.line_bytes_max();
         // A copy, since acting on the line changes what it is a part of. It may be a password.
         let line = match self.framer.next(Mode::Line { bytes_max }) {
             Ok(Some(Frame::Line(line))) => Ok(Zeroizing::new(line.to_vec())),
@@ -60,6 +50,26 @@ impl Session {
             Err(FramingError::TooLong) => self.refuse_command(Reply::line_too_long()),
         }
         true
+    }
+
+    /// Whether the next line is a response of AUTH.
+    fn awaits_response(&self) -> bool {
+        matches!(
+            self.state,
+            State::Authenticating(..) | State::Confirming(_) | State::Failing(_)
+        )
+    }
+
+    /// The longest line that is read in this state, its CRLF included.
+    pub(super) fn line_bytes_max(&self) -> usize {
+        let may_authenticate = self.link.tls.is_some() && matches!(self.state, State::Greeted(_));
+        if self.awaits_response() {
+            AUTH_RESPONSE_BYTES_MAX + 2
+        } else if may_authenticate {
+            AUTH_COMMAND_BYTES_MAX
+        } else {
+            command_line_bytes_max(&self.profile.extensions)
+        }
     }
 
     fn command(&mut self, command: Command) {

@@ -125,9 +125,14 @@ impl Framer {
         self.data.last != b'\n'
     }
 
+    /// How many octets have not been handed out.
+    pub fn unread_bytes(&self) -> usize {
+        self.buffer.len() - self.start
+    }
+
     /// Forgets everything unread and tells how much that was: STARTTLS must not carry plaintext over.
     pub fn discard(&mut self) -> usize {
-        let unread = self.buffer.len() - self.start;
+        let unread = self.unread_bytes();
         *self = Self::default();
         unread
     }

@@ -13,7 +13,7 @@ mod checks;
 type Check = fn(&[u8]);
 
 /// The name of a target, what it checks, and how many inputs it gets here: cheap ones get more.
-const TARGETS: [(&str, Check, u32); 23] = [
+const TARGETS: [(&str, Check, u32); 24] = [
     ("accounts", checks::check_accounts, 500),
     ("address", checks::check_address, 3000),
     ("author", checks::check_author, 3000),
@@ -23,6 +23,7 @@ const TARGETS: [(&str, Check, u32); 23] = [
     ("command", checks::check_command, 3000),
     ("config", checks::check_config, 500),
     ("control", checks::check_control, 3000),
+    ("dialogue", checks::check_dialogue, 1000),
     ("envelope", checks::check_envelope, 3000),
     ("framing", checks::check_framing, 3000),
     ("hash", checks::check_hash, 3000),

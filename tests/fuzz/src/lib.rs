@@ -31,6 +31,7 @@ use gatepost::smtp::reply::Reply;
 
 mod bdat;
 mod bearer;
+mod dialogue;
 mod files;
 mod parameters;
 mod proxy;
@@ -38,6 +39,7 @@ mod session;
 
 pub use bdat::check_bdat;
 pub use bearer::check_bearer;
+pub use dialogue::check_dialogue;
 pub use files::{
     check_certificate, check_control, check_envelope, check_import, check_journal, check_kept,
     check_token,

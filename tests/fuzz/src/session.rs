@@ -264,8 +264,12 @@ impl World<'_> {
                 self.session.begin_shutdown();
                 self.pump()
             }
-            230..=239 => {
+            230..=234 => {
                 self.session.stop_now();
+                self.pump()
+            }
+            235..=239 => {
+                self.session.withdraw("contained");
                 self.pump()
             }
             240..=244 => {
