@@ -26,6 +26,7 @@ mod trace;
 mod try_out;
 
 pub use account::import_line;
+pub use trace::trace_tokens;
 
 /// An authenticated mail submission server: one safe door for outgoing mail.
 #[derive(Debug, Parser)]

@@ -18,7 +18,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use tokio_util::task::TaskTracker;
 
-use crate::clock::Now;
+use crate::clock::{Now, Timestamp};
 use crate::decision::{TokenFault, Unavailable};
 use crate::diagnostic::Finding;
 use crate::secret::Secret;
@@ -33,7 +33,7 @@ mod web;
 pub use jsonwebtoken::Algorithm;
 pub use web::{WebAddress, WebAddressError};
 
-use claims::{Said, Verified};
+use claims::{Claims, Said, Verified};
 use introspection::Introspection;
 use keyring::{Keyring, Source};
 use keys::{Jwt, KeySet};
@@ -387,6 +387,23 @@ impl Material {
             }
         }
     }
+}
+
+/// The account that claims are good for, by what is asked of their issuer: those of a token, or, `by_issuer`, those of the
+/// issuer's answer about one (RFC 7662 section 2.2). Whether anybody has signed them is not looked at.
+pub fn account_in(
+    claims: &[u8],
+    settings: &IssuerSettings,
+    by_issuer: bool,
+    now: Timestamp,
+) -> Result<String, TokenFault> {
+    let said = match by_issuer {
+        true => Said::ByIssuer,
+        false => Said::ByToken,
+    };
+    let claims = Claims::parse(claims).ok_or(TokenFault::Malformed)?;
+    let verified = claims.judge(settings, said, now)?;
+    Ok(verified.name)
 }
 
 /// Whether `token` is a JWT that one of `keys`, a set of keys as an issuer publishes it, has signed by one of these

@@ -109,24 +109,23 @@ fn find(key: &TraceKey, what: &str) -> Result<(MessageId, Sender), Failure> {
         }
         Err(TokenError::Malformed) => {}
     }
-    let message = match what {
-        "-" => header(io::stdin().lock()),
-        path => File::open(path).and_then(header),
+    let tokens = match what {
+        "-" => trace_tokens(io::stdin().lock()),
+        path => File::open(path).and_then(trace_tokens),
     };
-    let message = message.map_err(|error| {
+    let tokens = tokens.map_err(|error| {
         Finding::error(format!("neither a token, nor an ID, nor a file: {error}"))
             .in_file(Path::new(what))
     })?;
-    let mut tokens = tokens(&message).peekable();
-    if tokens.peek().is_none() {
+    if tokens.is_empty() {
         return Err(Finding::error("no Received field in this message has a trace token")
             .in_file(Path::new(what))
             .hint("gatepost puts it there unless message.trace_token is false or message.reveal_client is true")
             .into());
     }
-    let found = tokens.find_map(|(id, token)| {
+    let found = tokens.iter().find_map(|(id, token)| {
         let (sealed_id, sender) = key.open(token).ok()?;
-        (id == Some(sealed_id.as_str())).then_some((sealed_id, sender))
+        (id.as_deref() == Some(sealed_id.as_str())).then_some((sealed_id, sender))
     });
     found.ok_or_else(|| {
         Finding::error("no trace token in this message was made here, for this message")
@@ -135,27 +134,22 @@ fn find(key: &TraceKey, what: &str) -> Result<(MessageId, Sender), Failure> {
     })
 }
 
-/// The header section of a message, without the folding of its lines.
-fn header(from: impl Read) -> io::Result<String> {
+/// The trace tokens in the Received fields of a message, each with the id that stands in front of it.
+pub fn trace_tokens(message: impl Read) -> io::Result<Vec<(Option<String>, String)>> {
     let mut octets = Vec::new();
-    from.take(HEADER_BYTES_MAX).read_to_end(&mut octets)?;
+    message.take(HEADER_BYTES_MAX).read_to_end(&mut octets)?;
     let text = String::from_utf8_lossy(&octets).replace("\r\n", "\n");
     let header = text.split("\n\n").next().unwrap_or_default();
-    Ok(header.replace("\n\t", " ").replace("\n ", " "))
-}
-
-/// The trace tokens in a header section, each with the id that stands in front of it.
-fn tokens(header: &str) -> impl Iterator<Item = (Option<&str>, &str)> {
-    let received = header.lines().filter(|line| {
+    let unfolded = header.replace("\n\t", " ").replace("\n ", " ");
+    let received = unfolded.lines().filter(|line| {
         line.get(..9)
             .is_some_and(|name| name.eq_ignore_ascii_case("received:"))
     });
-    received
-        .filter_map(|field| {
-            let (before, after) = field.split_once("(trace ")?;
-            let (token, _) = after.split_once(')')?;
-            let id = before.split_ascii_whitespace().next_back();
-            Some((id, token.trim()))
-        })
-        .take(TOKENS_MAX)
+    let tokens = received.filter_map(|field| {
+        let (before, after) = field.split_once("(trace ")?;
+        let (token, _) = after.split_once(')')?;
+        let id = before.split_ascii_whitespace().next_back();
+        Some((id.map(str::to_owned), token.trim().to_owned()))
+    });
+    Ok(tokens.take(TOKENS_MAX).collect())
 }

@@ -13,17 +13,20 @@ mod checks;
 type Check = fn(&[u8]);
 
 /// The name of a target, what it checks, and how many inputs it gets here: cheap ones get more.
-const TARGETS: [(&str, Check, u32); 24] = [
+const TARGETS: [(&str, Check, u32); 28] = [
     ("accounts", checks::check_accounts, 500),
     ("address", checks::check_address, 3000),
+    ("argument", checks::check_argument, 3000),
     ("author", checks::check_author, 3000),
     ("bdat", checks::check_bdat, 500),
     ("bearer", checks::check_bearer, 2000),
     ("certificate", checks::check_certificate, 300),
+    ("claims", checks::check_claims, 3000),
     ("command", checks::check_command, 3000),
     ("config", checks::check_config, 500),
     ("control", checks::check_control, 3000),
     ("dialogue", checks::check_dialogue, 1000),
+    ("edit", checks::check_edit, 200),
     ("envelope", checks::check_envelope, 3000),
     ("framing", checks::check_framing, 3000),
     ("hash", checks::check_hash, 3000),
@@ -33,6 +36,7 @@ const TARGETS: [(&str, Check, u32); 24] = [
     ("kept", checks::check_kept, 1000),
     ("parameters", checks::check_parameters, 3000),
     ("proxy", checks::check_proxy, 3000),
+    ("queue", checks::check_queue, 60),
     ("reply", checks::check_reply, 1000),
     ("sasl", checks::check_sasl, 2000),
     ("scram", checks::check_scram, 2000),

@@ -1,11 +1,15 @@
 //! OAUTHBEARER and XOAUTH2, and the tokens that they bring.
 
-use gatepost::account::token::{ALGORITHMS, signed_by};
+use std::time::Duration;
+
+use gatepost::account::token::{ALGORITHMS, IssuerSettings, TokenCheck, account_in, signed_by};
 use gatepost::decision::Claim;
 use gatepost::sasl::{ChannelBindings, Exchange, Mechanism, Turn};
 use gatepost::secret::Secret;
 
-use super::Script;
+use serde_json::Value;
+
+use super::{Script, TIME};
 
 /// The input: the mechanism and its message; or a set of keys, a NUL, a token.
 ///
@@ -77,3 +81,60 @@ fn check_token(input: &[u8]) {
         assert!(!is_signed(&changed, &algorithms), "octet {place}");
     }
 }
+
+/// The input: who says it and what is asked of it, then claims as JSON.
+///
+/// Claims that are good for a login say so to a reader of JSON that knows nothing of tokens, and only once.
+pub fn check_claims(data: &[u8]) {
+    let mut script = Script(data);
+    let shape = script.octet();
+    let (by_issuer, scoped) = (shape & 1 == 1, shape & 2 == 2);
+    let claim = if shape & 4 == 4 { "email" } else { "sub" };
+    let settings = IssuerSettings {
+        issuer: ISSUER.to_owned(),
+        audience: if shape & 8 == 8 {
+            Vec::new()
+        } else {
+            vec!["smtp".to_owned()]
+        },
+        check: TokenCheck::KeyFile("keys.json".into()),
+        account_claim: claim.to_owned(),
+        scope: if scoped {
+            vec!["send".to_owned()]
+        } else {
+            Vec::new()
+        },
+        algorithms: Vec::new(),
+        leeway: Duration::from_secs(60),
+        timeout: Duration::from_secs(5),
+        ca: None,
+    };
+    let judge = |claims: &[u8]| account_in(claims, &settings, by_issuer, *TIME);
+    let Ok(name) = judge(script.0) else {
+        return;
+    };
+    let claims: Value = serde_json::from_slice(script.0).expect("it was understood");
+    assert_eq!(judge(claims.to_string().as_bytes()), Ok(name.clone()));
+    assert_eq!(claims[claim], *name);
+    assert!((by_issuer && claims["iss"].is_null()) || claims["iss"] == ISSUER);
+    let has = |value: &Value, word: &str| match value {
+        Value::Array(values) => values.iter().any(|value| value == word),
+        Value::String(text) => text.split_ascii_whitespace().any(|one| one == word),
+        _ => false,
+    };
+    assert!(shape & 8 == 8 || has(&claims["aud"], "smtp"));
+    assert!(!scoped || has(&claims["scope"], "send") || has(&claims["scp"], "send"));
+    let now = TIME.as_second() as f64;
+    let seconds = |name: &str| claims[name].as_f64();
+    assert!(
+        seconds("exp").is_some_and(|exp| exp + 61.0 > now)
+            || (by_issuer && claims["exp"].is_null())
+    );
+    assert!(seconds("nbf").is_none_or(|nbf| nbf - 61.0 < now));
+    if claim == "email" {
+        let verified = &claims["email_verified"];
+        assert!(verified.is_null() || *verified == true || verified == "true");
+    }
+}
+
+const ISSUER: &str = "https://id.example.org";

@@ -9,12 +9,15 @@ use std::sync::{Arc, LazyLock};
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use gatepost::account::state::LoginState;
-use gatepost::cli::import_line;
+use gatepost::cli::{import_line, trace_tokens};
+use gatepost::containment::{By, Cause, Containment, Login};
 use gatepost::control::{Answer, Request};
 use gatepost::envelope::{Client, Envelope, MessageId};
 use gatepost::guard::{Guard, GuessingSettings};
 use gatepost::message::token::{Sender, TraceKey};
+use gatepost::policy::history::History;
 use gatepost::policy::limit::Limiter;
+use gatepost::policy::tripwire::Tripwires;
 use gatepost::queue::disk::RealDisk;
 use gatepost::queue::{QueueDirectory, Spool, SpoolSettings};
 use gatepost::tls::client::{ClientAuthorityFiles, ClientCertificates};
@@ -23,7 +26,7 @@ use gatepost::tls::{CertificateFiles, MinimumVersion, Tls, TlsSettings, client_f
 use gatepost::trace;
 use tempfile::{NamedTempFile, TempDir, tempdir};
 
-use super::session::BEGINNING;
+use super::session::{ALICE, BEGINNING};
 use super::{Script, TIME};
 
 fn file_with(content: &[u8]) -> NamedTempFile {
@@ -38,7 +41,7 @@ fn file_with(content: &[u8]) -> NamedTempFile {
 /// again.
 pub fn check_kept(data: &[u8]) {
     let mut script = Script(data);
-    let kind = script.below(4);
+    let kind = script.below(7);
     let file = file_with(script.0);
     let finding = match kind {
         0 => {
@@ -61,11 +64,55 @@ pub fn check_kept(data: &[u8]) {
             let _ = guard.admit("203.0.113.7".parse().expect("an address"), *BEGINNING);
             finding
         }
-        _ => {
+        3 => {
             let key = trace::read(file.path());
             assert!(!format!("{key:?}").contains("[7, 7"));
             key.err()
         }
+        4 => {
+            let (history, finding) = History::look_into(file.path(), *BEGINNING);
+            if finding.is_none() {
+                let sent = history.sent(&ALICE.name, *BEGINNING).len();
+                let id = MessageId::from_bits((BEGINNING.wall.as_millisecond() as u128) << 80);
+                history.accepted(&ALICE.name, None, &id, 1);
+                assert!(history.sent(&ALICE.name, *BEGINNING).len() <= sent + 1);
+                assert!(history.save(*BEGINNING).expect("it can be written"));
+                let (_, finding) = History::look_into(file.path(), *BEGINNING);
+                assert!(finding.is_none(), "{finding:?}");
+            }
+            finding
+        }
+        5 => {
+            let (tripwires, finding) = Tripwires::look_into(file.path(), *BEGINNING);
+            if finding.is_none() {
+                tripwires.forgive(&ALICE.name);
+                let counts = tripwires.counts(&ALICE.name, *BEGINNING);
+                assert!(counts.iter().all(|(_, count)| *count == 0), "{counts:?}");
+                tripwires.save(*BEGINNING).expect("it can be written");
+                let (_, finding) = Tripwires::look_into(file.path(), *BEGINNING);
+                assert!(finding.is_none(), "{finding:?}");
+            }
+            finding
+        }
+        // Nobody is let go because the file is broken.
+        _ => match Containment::open(file.path()) {
+            Ok(containment) => {
+                let listed = containment.list();
+                for (login, _) in &listed {
+                    assert!(containment.holds(&login.account, login.credential.as_deref()));
+                }
+                let login = Login::new("alice@example.org", None);
+                if containment.add(&login, Cause::new(By::Operator, "a test", *BEGINNING)) {
+                    containment.save().expect("it can be written");
+                    let again = Containment::open(file.path()).expect("it was written so");
+                    assert_eq!(again.list(), containment.list());
+                    containment.remove(&login);
+                }
+                assert!(listed.len() >= containment.list().len());
+                None
+            }
+            Err(finding) => Some(finding),
+        },
     };
     if let Some(finding) = finding {
         assert!(!finding.one_line().contains('\n'), "{finding}");
@@ -105,13 +152,19 @@ pub fn check_envelope(data: &[u8]) {
     );
 }
 
-/// The input: whether it is a trace token; if not, whose one is made, and what is changed in it.
+/// The input: whether it is a trace token, or what stands around one in a header section; if neither, whose one is made,
+/// and what is changed in it.
 ///
-/// One that opens is what its content is sealed as, so that there is no second one; and a changed one does not open.
+/// One that opens is what its content is sealed as, so that there is no second one; a changed one does not open; and in a
+/// message the one that is ours is found, behind its id.
 pub fn check_token(data: &[u8]) {
     let key = TraceKey::new(&[7; 32]);
     let mut script = Script(data);
-    if script.below(2) == 0 {
+    let kind = script.below(3);
+    if kind == 2 {
+        return check_token_in_message(&key, &mut script);
+    }
+    if kind == 0 {
         let text = String::from_utf8_lossy(script.0);
         if let Ok((id, sender)) = key.open(&text) {
             assert_eq!(key.seal(&id, &sender).as_deref(), Some(&*text));
@@ -144,6 +197,30 @@ pub fn check_token(data: &[u8]) {
             assert_eq!(opened.1.account, sender.account);
         }
         Err(_) => assert_ne!(changed, token),
+    }
+}
+
+fn check_token_in_message(key: &TraceKey, script: &mut Script<'_>) {
+    let length = usize::from(script.octet());
+    let before = script.take(length).to_vec();
+    let id = MessageId::from_bits(7);
+    let sender = Sender {
+        address: "203.0.113.7".parse().expect("an address"),
+        port: 50123,
+        account: "alice@example.org".to_owned(),
+        credential: None,
+    };
+    let token = key.seal(&id, &sender).expect("it is short");
+    let ours = format!(
+        "Received: by mail.example.org (gatepost)\r\n\twith ESMTPSA id {id} (trace {token});\r\n"
+    );
+    let message = [ours.as_bytes(), script.0].concat();
+    let found = trace_tokens(&message[..]).expect("it can be read");
+    assert_eq!(found.first(), Some(&(Some(id.to_string()), token.clone())));
+    // What stands before can be anything: that is what others have added, or the end of the header section.
+    let message = [&before[..], b"\r\n", &message].concat();
+    for (_, token) in trace_tokens(&message[..]).expect("it can be read") {
+        assert!(!token.contains('\n'), "{token}");
     }
 }
 
@@ -187,11 +264,11 @@ static OURS: LazyLock<TempDir> = LazyLock::new(|| {
 
 /// The input: what it is, then a certificate or another PEM file.
 ///
-/// As a client's, in DER or PEM; as an authority's, as its list of revoked certificates, and as our own. It is read or
-/// refused, and what it is refused for fits a line.
+/// As a client's, in DER or PEM; as an authority's, as its list of revoked certificates, as our own, and as its key. It is
+/// read or refused, and what it is refused for fits a line and shows nothing of a key.
 pub fn check_certificate(data: &[u8]) {
     let mut script = Script(data);
-    let kind = script.below(5);
+    let kind = script.below(6);
     let file = match kind {
         0 => {
             let lines = BASE64_STANDARD.encode(script.0);
@@ -208,20 +285,16 @@ pub fn check_certificate(data: &[u8]) {
     }
     let ours = |name: &str| OURS.path().join(name);
     let given = file.path().to_owned();
-    let (chain, authority) = match kind {
-        2 => (ours("certificate.pem"), Some((given, None))),
-        3 => (
-            ours("certificate.pem"),
-            Some((ours("certificate.pem"), Some(given))),
-        ),
-        _ => (given, None),
+    let (certificate, key) = (ours("certificate.pem"), ours("key.pem"));
+    let (chain, key, authority) = match kind {
+        2 => (certificate, key, Some((given, None))),
+        3 => (certificate.clone(), key, Some((certificate, Some(given)))),
+        4 => (given, key, None),
+        _ => (certificate, given, None),
     };
     let authorities = authority.map(|(file, crl)| ClientAuthorityFiles { file, crl });
     let settings = TlsSettings {
-        certificates: vec![CertificateFiles {
-            chain,
-            key: ours("key.pem"),
-        }],
+        certificates: vec![CertificateFiles { chain, key }],
         minimum_version: MinimumVersion::Tls12,
         clients: ClientCertificates {
             asked_for: true,

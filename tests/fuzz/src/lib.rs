@@ -33,17 +33,19 @@ mod bdat;
 mod bearer;
 mod dialogue;
 mod files;
+mod operator;
 mod parameters;
 mod proxy;
 mod session;
 
 pub use bdat::check_bdat;
-pub use bearer::check_bearer;
+pub use bearer::{check_bearer, check_claims};
 pub use dialogue::check_dialogue;
 pub use files::{
     check_certificate, check_control, check_envelope, check_import, check_journal, check_kept,
     check_token,
 };
+pub use operator::{check_argument, check_edit, check_queue};
 pub use parameters::check_parameters;
 pub use proxy::check_proxy;
 pub use session::check_session;

@@ -1,0 +1,4 @@
+//! See `check_claims`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| gatepost_fuzz::check_claims(data));
