@@ -107,6 +107,15 @@ impl Plan {
         }
     }
 
+    /// How many octets the client says.
+    pub(super) fn said_bytes(&self) -> usize {
+        let said = self.acts.iter().map(|act| match act {
+            Act::Say(octets) => octets.len(),
+            _ => 0,
+        });
+        said.sum()
+    }
+
     /// What the world says to a question of this kind that is asked behind so many replies: the same in each run.
     pub(super) fn fate(&self, replies: usize, kind: usize) -> Fate {
         let verdict = self.verdicts[(replies + kind) % VERDICTS];
