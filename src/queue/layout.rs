@@ -181,6 +181,9 @@ pub(super) fn parse_envelope(text: &[u8], id: &MessageId) -> Result<Envelope, St
     if text.len() as u64 > ENVELOPE_BYTES_MAX {
         return Err(format!("it is larger than {ENVELOPE_BYTES_MAX} octets"));
     }
+    // Whoever changes one field keeps all others, those of later versions too: an envelope is one if it can be read so.
+    let _: serde_json::Map<String, serde_json::Value> =
+        serde_json::from_slice(text).map_err(|error| error.to_string())?;
     let envelope: Envelope = serde_json::from_slice(text).map_err(|error| error.to_string())?;
     if envelope.id == *id {
         Ok(envelope)
