@@ -341,7 +341,12 @@ fn read(path: &Path, document: &Document<'_>) -> Config {
     let messages_per_hour = section.limit("messages_per_hour", MESSAGES_PER_HOUR);
     let recipients_per_day = section.limit("recipients_per_day", RECIPIENTS_PER_DAY);
     let over_limit = section.choice_at("over_limit", OverLimit::default(), &OverLimit::WORDS);
-    let held_messages = section.count("held_messages", HELD_MESSAGES, HELD_MESSAGES_BOUNDS);
+    let held_messages = (
+        section.count("held_messages", HELD_MESSAGES, HELD_MESSAGES_BOUNDS),
+        section
+            .span_of("held_messages")
+            .map(|span| document.origin(span)),
+    );
 
     let tripwires = tripwires::tripwires(document, messages_per_hour.0, recipients_per_day.0);
     let alert = tripwires::alert(document, path, &hostname);

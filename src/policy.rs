@@ -33,8 +33,8 @@ pub struct PolicySettings {
     pub recipients_per_day: (Limit, Option<Origin>),
     /// What becomes of messages over these limits, and where that is configured.
     pub over_limit: (OverLimit, Option<Origin>),
-    /// Messages of one account that may be held for that reason; more are refused.
-    pub held_messages: u64,
+    /// Messages of one account that may be held for that reason, and where that is configured; more are refused.
+    pub held_messages: (u64, Option<Origin>),
 }
 
 /// The rules of one generation of settings. The limiter is shared by all generations.
@@ -94,7 +94,7 @@ impl Policy {
         }
         let postponement = self.postponement(account, own, recipients, now);
         let backlog = self.limiter.backlog();
-        if backlog.enter(&account.name, recipients, self.settings.held_messages) {
+        if backlog.enter(&account.name, recipients, self.settings.held_messages.0) {
             return Verdict::Hold(postponement);
         }
         self.give_back(narrower, recipients, now);
@@ -184,7 +184,7 @@ impl Policy {
             }
         }
         // It would have to wait behind the others.
-        let most = self.settings.held_messages;
+        let most = self.settings.held_messages.0;
         if holds && self.limiter.backlog().is_full(&account.name, most) {
             return self.too_many_held(account);
         }
@@ -468,7 +468,7 @@ mod tests {
             messages_per_hour: (messages_per_hour, Some(origin(77))),
             recipients_per_day: (recipients_per_day, None),
             over_limit: (OverLimit::Refuse, None),
-            held_messages: 10,
+            held_messages: (10, None),
         };
         Policy::new(settings, Arc::new(Limiter::default()))
     }

@@ -732,7 +732,7 @@ name = "empty@example.org"
             messages_per_hour: (six_hundred, None),
             recipients_per_day: (Limit::Unlimited, None),
             over_limit: (OverLimit::Refuse, None),
-            held_messages: 10_000,
+            held_messages: (10_000, None),
         };
         let policy = Policy::new(settings, Arc::new(Limiter::default()));
         let words = std::iter::once("explain").chain(arguments.split_whitespace());

@@ -114,7 +114,7 @@ impl Policy {
 
     pub(super) fn too_many_held(&self, account: &Account) -> Verdict {
         let waiting = self.waiting(account).messages;
-        let most = self.settings.held_messages;
+        let (most, origin) = &self.settings.held_messages;
         Verdict::Refuse(Refusal {
             reply: Reply::too_many_held(),
             reason: format!(
@@ -123,7 +123,7 @@ impl Policy {
             ),
             rule: Some(Rule {
                 name: "held_messages",
-                origin: None,
+                origin: origin.clone(),
             }),
         })
     }
@@ -189,7 +189,7 @@ mod tests {
             messages_per_hour: (messages_per_hour, Some(origin(77))),
             recipients_per_day: (recipients_per_day, None),
             over_limit: (OverLimit::Hold, Some(origin(78))),
-            held_messages: 3,
+            held_messages: (3, Some(origin(79))),
         }
     }
 
@@ -294,7 +294,7 @@ mod tests {
             assert_eq!(send(&policy, &alice, id, 1, now), expected);
         }
         // So many, and no more: MAIL says it.
-        let full = "held_messages: 450 4.7.28 too many messages are held over the account's limits, try again later";
+        let full = "held_messages@79: 450 4.7.28 too many messages are held over the account's limits, try again later";
         assert_eq!(mail(&policy, &alice, now), full);
         assert_eq!(send(&policy, &alice, 6, 1, now), full);
         // Those who wait go first, even where there is room.

@@ -399,6 +399,7 @@ fn without_origins(mut config: Config) -> Config {
         wire.1 = None;
     }
     config.policy.over_limit.1 = None;
+    config.policy.held_messages.1 = None;
     config.origins = config::Origins::default();
     config
 }

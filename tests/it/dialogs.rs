@@ -95,7 +95,7 @@ fn parse(path: &Path) -> Dialogue {
             messages_per_hour: (Limit::Unlimited, None),
             recipients_per_day: (Limit::Unlimited, None),
             over_limit: (OverLimit::Refuse, None),
-            held_messages: 10_000,
+            held_messages: (10_000, None),
         },
         under_tls: true,
         certificate: None,
@@ -195,7 +195,7 @@ fn set(dialogue: &mut Dialogue, words: &str) {
             dialogue.limits.recipients_per_day.0 = at_most;
             profile.recipients_per_day = at_most;
         }
-        "held_messages" => dialogue.limits.held_messages = number,
+        "held_messages" => dialogue.limits.held_messages.0 = number,
         "deliver_by_min" => profile.deliver_by_min = Some(Duration::from_secs(number)),
         "future_release_max" => profile.future_release_max = Duration::from_secs(number),
         "messages_max" => profile.messages_max = number as u32,

@@ -180,7 +180,7 @@ fn settings(messages_per_hour: u64, recipients_per_day: u64) -> PolicySettings {
         messages_per_hour: (at_most(messages_per_hour), None),
         recipients_per_day: (at_most(recipients_per_day), None),
         over_limit: (OverLimit::Hold, None),
-        held_messages: 10_000,
+        held_messages: (10_000, None),
     }
 }
 

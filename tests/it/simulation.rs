@@ -205,7 +205,7 @@ impl World {
             messages_per_hour: (Limit::AtMost(MESSAGES_PER_HOUR.try_into().unwrap()), None),
             recipients_per_day: (Limit::Unlimited, None),
             over_limit: (over_limit, None),
-            held_messages: 10_000,
+            held_messages: (10_000, None),
         };
         let disk_fails = chance.pick(&[0, 0, 4, 20]);
         let mut world = Self {

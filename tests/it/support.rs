@@ -332,7 +332,7 @@ pub(crate) fn policy(directory: &Path) -> Policy {
         messages_per_hour: (Limit::Unlimited, None),
         recipients_per_day: (Limit::Unlimited, None),
         over_limit: (OverLimit::Refuse, None),
-        held_messages: 10_000,
+        held_messages: (10_000, None),
     };
     let (limiter, _) = Limiter::open(&directory.join("limits.json"), Now::read());
     Policy::new(settings, Arc::new(limiter))
