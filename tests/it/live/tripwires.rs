@@ -241,6 +241,7 @@ fn a_dry_run_only_says_so() {
         );
     }
     client.expect("NOOP", "250 ");
+    daemon.event("tripwire", |_| true);
     let events = tripped(&daemon);
     assert_eq!(events.len(), 1);
     assert_eq!(
@@ -708,6 +709,7 @@ fn an_account_has_trip_wires_of_its_own() {
         assert!(spam(&mut bob, BOB, round, 1).unwrap().starts_with("250 "));
     }
     assert_eq!(spam(&mut bob, BOB, 4, 1), Some(OVER.to_owned()));
+    daemon.event("tripwire", |event| event["account"] == BOB);
     let said = |event: &Value| {
         let names = ["account", "mode", "count", "allowed"];
         json!(names.map(|name| event[name].clone()))
